@@ -1,0 +1,34 @@
+// The configuration root /etc/pstorage (moved by PSTORAGE_ETC) and what is in it.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/address.h"
+#include "core/auth/key.h"
+#include "core/ids.h"
+#include "core/result.h"
+
+namespace pstorage {
+
+/// Port of an MDS for CSs and clients; 2510 is between MDSs.
+inline constexpr std::uint16_t mds_port_default = 2510;
+
+/// PSTORAGE_ETC, or /etc/pstorage.
+std::string etc_root();
+/// etc_root()/clusters/NAME.
+std::string cluster_directory(std::string const& cluster);
+/// etc_root()/clusters/NAME/auth_digest.key.
+std::string key_path(std::string const& cluster);
+/// The cluster's name as given, or from PSTORAGE_NAME; checks a-z A-Z 0-9 _ -, 1 to 63 characters.
+Outcome<std::string> cluster_name(std::string const& given);
+/// Reads etc_root()/host_id (16 hex digits); makes it when it is missing and `create`.
+Outcome<Host_id> host_id(bool create);
+/// room.row.rack of this host (etc_root()/location), "" when there is no file.
+std::string host_location();
+/// `given` ("A[:P],B[:P]") or, when empty, clusters/NAME/bs.list; the client port is filled in.
+Outcome<std::vector<Address>> bootstrap_list(std::string const& cluster, std::string const& given);
+/// Adds addresses to bs.list (atomically, no duplicates).
+Outcome<void> save_bootstrap_list(std::string const& cluster, std::vector<Address> const& servers);
+
+}  // namespace pstorage

@@ -1,0 +1,80 @@
+// The real environment of a process: one loop, its clock, network, disks, randomness and log.
+// Everything a role gets by constructor comes from here; simulated twins are in tests/sim.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "core/auth/key.h"
+#include "core/env/clock.h"
+#include "core/env/disk.h"
+#include "core/env/network.h"
+#include "core/env/random.h"
+#include "core/log.h"
+
+namespace pstorage {
+
+/// What this process says of itself in every hello, and how it proves that it may.
+struct Identity {
+  Role role = Role::tool;
+  std::string name;          // empty: "program[pid]@host"
+  Host_id host;
+  std::string cluster;       // name
+  std::string cluster_uuid;  // empty: not known yet; then any uuid is accepted
+  Cluster_key key;
+  bool encryption = false;   // net.encryption: stay in TLS after the handshake
+};
+
+struct Runtime_options {
+  Identity identity;
+  int cpu_affinity = -1;          // CPU number; -1 = anywhere
+  unsigned busy_poll_us = 0;      // spin this long before sleeping
+  std::size_t connections_max = 4096;
+  std::size_t unauthenticated_max = 128;
+  Duration handshake_timeout = std::chrono::seconds(5);
+  bool handle_signals = true;     // SIGTERM and SIGINT end run()
+};
+
+/// Thread: create, use and destroy on one thread. run() is its loop.
+class Runtime {
+ public:
+  /// `log` must outlive the runtime.
+  Runtime(Runtime_options options, Log& log);
+  ~Runtime();
+  Runtime(Runtime const&) = delete;
+  Runtime& operator=(Runtime const&) = delete;
+
+  Clock& clock();
+  Network& network();
+  Random& random();
+  Log& log();
+  /// The tree under `root` (must exist). Errors: the system's, with a line for a person.
+  Outcome<std::unique_ptr<Disk>> open_disk(std::string const& root);
+
+  /// `ticker` is called every tick_interval until removed.
+  void add_ticker(Ticker& ticker);
+  void remove_ticker(Ticker& ticker);
+  /// Runs `work` on the loop, soon. Thread: any.
+  void post(std::function<void()> work);
+  /// Called once when SIGTERM or SIGINT arrives, instead of stop(): a clean shutdown.
+  void set_stop_handler(std::function<void()> handler);
+  /// Runs until stop().
+  void run();
+  void stop();
+  /// One turn for synchronous users (the command line): waits at most `at_most`, handles what
+  /// there is.
+  void run_turn(Duration at_most);
+
+  class Implementation;  // core/runtime/runtime.cc; the NBD server takes its io_context from it
+  Implementation& implementation() { return *implementation_; }
+
+ private:
+  std::unique_ptr<Implementation> implementation_;
+};
+
+/// Log lines to standard error and, when `path` is not empty, to that file (opened for appending).
+/// Format: "2026-01-31 12:34:56.789 W message key=value". Errors: cannot open the file.
+Outcome<std::unique_ptr<Log>> make_log(std::string const& path, Log_level level);
+
+}  // namespace pstorage
