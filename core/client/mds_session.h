@@ -65,7 +65,9 @@ class Mds_session final : private Connection_handler, public Ticker {
   struct Call {
     proto::Mds_request request;
     Time_point give_up;      // zero: never
+    Time_point not_before;   // the MDS asked for patience
     Mds_done done;
+    std::uint64_t key = 0;      // in calls_
     std::uint64_t wire_id = 0;  // request id of the try under way; 0 = not sent
     bool is_command = false;
   };
@@ -104,6 +106,7 @@ class Mds_session final : private Connection_handler, public Ticker {
   Time_point retry_at_{};
   std::string last_failure_ = "not tried yet";
   Time_point last_heard_{};
+  Time_point asked_at_{};  // when the oldest unanswered question was sent
   Time_point last_heartbeat_{};
 
   Session_id session_{};
