@@ -77,6 +77,8 @@ class Slice {
   std::byte const* data() const { return data_; }
   std::size_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
+  /// Does no other Slice use the memory? Then the owner may fill it anew.
+  bool is_sole_user() const { return block_ != nullptr && block_->users() == 1; }
   Bytes bytes() const { return {data_, size_}; }
   Mutable_bytes mutable_bytes() { return {data_, size_}; }
 

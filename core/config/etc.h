@@ -11,7 +11,8 @@
 
 namespace pstorage {
 
-/// Port of an MDS for CSs and clients; 2510 is between MDSs.
+/// The port that names an MDS (make-mds -a, bs.list, -b) and that MDSs use between themselves. CSs
+/// and clients use the port above it.
 inline constexpr std::uint16_t mds_port_default = 2510;
 
 /// PSTORAGE_ETC, or /etc/pstorage.
@@ -26,9 +27,11 @@ Outcome<std::string> cluster_name(std::string const& given);
 Outcome<Host_id> host_id(bool create);
 /// room.row.rack of this host (etc_root()/location), "" when there is no file.
 std::string host_location();
-/// `given` ("A[:P],B[:P]") or, when empty, clusters/NAME/bs.list; the client port is filled in.
+/// Where to reach the metadata servers as a client: `given` ("A[:P],B[:P]") or, when empty,
+/// clusters/NAME/bs.list (one ADDR[:P] a line). P is the port that names the MDS; the addresses
+/// returned have the client port, P + 1. unix:PATH is taken as it is.
 Outcome<std::vector<Address>> bootstrap_list(std::string const& cluster, std::string const& given);
-/// Adds addresses to bs.list (atomically, no duplicates).
+/// Adds client addresses, as bootstrap_list returns them, to bs.list (atomically, no duplicates).
 Outcome<void> save_bootstrap_list(std::string const& cluster, std::vector<Address> const& servers);
 
 }  // namespace pstorage

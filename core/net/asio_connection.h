@@ -1,0 +1,135 @@
+// One connection of asio_network: connect, handshake, receive, send. Internal to core/net.
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/net/asio_network.h"
+#include "core/net/frame_reader.h"
+#include "core/net/send_queue.h"
+#include "core/net/socket.h"
+
+namespace pstorage {
+
+/// Its completion handlers hold a shared_ptr, so it outlives its place in the table; a dead one
+/// does nothing any more.
+class Asio_connection final : public std::enable_shared_from_this<Asio_connection> {
+ public:
+  enum class Stage {
+    connecting,  // TCP (names, too); outgoing only
+    handshake,   // TLS and hello
+    open,
+    draining,    // refused: the reason is being sent, then the peer must hang up
+    failing,     // on_disconnected is about to be called
+    dead,
+  };
+
+  /// `address`: where it goes, or (accepted) where the listener is.
+  Asio_connection(Asio_network& network, Connection_handler& handler, Address address,
+                  bool is_server);
+
+  void start_connect();
+  void start_accepted(int fd);
+
+  void send(Message message);
+  /// Writes what is queued. End of a turn only.
+  void flush();
+  /// Ends it without a callback.
+  void close();
+  /// Ends it when its deadline is over.
+  void check_deadline(Time_point now);
+  /// Ends it; the handler hears of it from the loop if it knows of the connection.
+  void fail(Failure why);
+
+  void set_id(Connection_id id) { id_ = id; }
+  Connection_id id() const { return id_; }
+  /// Is it one of the network's unauthenticated ones?
+  bool counted() const { return counted_; }
+  void set_counted(bool counted) { counted_ = counted; }
+  std::size_t queued_bytes() const { return queue_.bytes(); }
+  std::string const& peer_address() const { return peer_address_; }
+
+ private:
+  // Reading in TLS is by records: this many bytes of them at a time.
+  static constexpr std::size_t raw_bytes_max = 4 * tls_record_bytes_max;
+  // Plain bytes encrypted ahead of the socket.
+  static constexpr std::size_t encrypt_bytes_max = 256u << 10;
+  // What a refused peer may still send before it is cut off.
+  static constexpr std::size_t drain_bytes_max = 1u << 20;
+
+  bool is_live() const { return stage_ <= Stage::open; }
+  bool in_tls() const { return stage_ != Stage::open || encrypted_; }
+  void resolved(Outcome<std::vector<Endpoint>> endpoints);
+  void try_next_endpoint(std::error_code last);
+  void connect_finished(std::error_code error);
+  void begin_handshake();
+
+  // asio_receive.cc
+  void receive();
+  void received(std::size_t bytes);
+  void receive_failed(bool closed, std::error_code error);
+  void take_raw();
+  bool take_record(Bytes record);
+  bool take_salt_request(Bytes bytes, bool& waiting);
+  bool take_plain();
+  bool take_hello_bytes(Bytes bytes);
+  bool take_hello(Bytes message);
+  void leave_tls(Bytes rest);
+  void deliver();
+  void discard(std::size_t bytes);
+
+  // asio_handshake.cc
+  bool advance_handshake();
+  void send_hello();
+  bool serve_hello(Bytes message);
+  bool accept_hello_reply(Bytes message);
+  void opened(proto::Hello const& hello, bool encrypted);
+  bool write_tls(Bytes plain);
+  void refuse(Failure const& why);
+
+  // asio_send.cc
+  void mark_dirty();
+  bool flush_bytes(Bytes bytes, std::size_t& written);
+  bool flush_tls();
+  bool encrypt_some();
+  bool flush_queue();
+  void wait_writable();
+  void finish_draining();
+  void write_failed(std::error_code error);
+
+  Asio_network& network_;
+  Connection_handler& handler_;
+  Address address_;
+  bool is_server_;
+  Connection_id id_{};
+  Stage stage_ = Stage::connecting;
+  bool encrypted_ = false;
+  bool known_to_handler_ = false;
+  bool dirty_ = false;
+  bool waiting_writable_ = false;
+  bool shut_ = false;
+  bool counted_ = false;
+  std::string peer_address_;
+  Time_point deadline_{};
+  boost::asio::posix::stream_descriptor socket_;
+  std::vector<Endpoint> endpoints_;
+  std::size_t next_endpoint_ = 0;
+
+  std::unique_ptr<Tls_channel> tls_;
+  bool tls_begun_ = false;    // a record has been seen
+  bool tls_complete_ = false;
+  std::vector<std::byte> raw_;  // bytes from the socket while in TLS
+  std::size_t raw_filled_ = 0;
+  std::vector<std::byte> hello_bytes_;
+  std::vector<std::byte> plain_out_;  // answers that go out before and instead of TLS
+  std::size_t drained_ = 0;
+
+  Frame_reader reader_;
+  Send_queue queue_;
+};
+
+}  // namespace pstorage

@@ -1,0 +1,227 @@
+#include "core/net/asio_network.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <cerrno>
+
+#include "core/assert.h"
+#include "core/net/asio_connection.h"
+#include "core/net/resolver.h"
+#include "core/net/socket.h"
+
+namespace pstorage {
+
+/// A listening socket. Accepts whatever has arrived each time it is readable.
+class Listener : public std::enable_shared_from_this<Listener> {
+ public:
+  Listener(Asio_network& network, Connection_handler& handler, Address address, File_descriptor fd)
+      : network_(network), handler_(handler), address_(std::move(address)), socket_(network.io_) {
+    socket_.assign(fd.release());
+  }
+  Connection_handler& handler() const { return handler_; }
+  Address const& address() const { return address_; }
+
+  void wait() {
+    socket_.async_wait(boost::asio::posix::stream_descriptor::wait_read,
+                       [self = shared_from_this()](boost::system::error_code const& error) {
+                         if (!error) self->accept_all();
+                       });
+  }
+  void stop() {
+    boost::system::error_code ignored;
+    socket_.close(ignored);
+    paused_ = false;
+    if (address_.is_unix()) ::unlink(address_.unix_path.c_str());
+  }
+  /// After accept() failed for want of descriptors or memory: tries again at the next tick instead
+  /// of spinning on a socket that stays readable.
+  void resume() {
+    if (std::exchange(paused_, false)) wait();
+  }
+
+ private:
+  void accept_all() {
+    for (int i = 0; i < accepts_a_turn; ++i) {
+      auto fd = accept_one(socket_.native_handle());
+      if (!fd) {
+        auto const error = fd.error();
+        if (error == std::errc::resource_unavailable_try_again) break;
+        if (error == std::errc::connection_aborted || error == std::errc::interrupted) continue;
+        network_.note_refused("a client of " + address_.text(),
+                              "accept failed: " + error.message());
+        paused_ = true;
+        return;
+      }
+      network_.accepted(fd.value().release(), *this);
+    }
+    wait();
+  }
+
+  static constexpr int accepts_a_turn = 32;
+
+  Asio_network& network_;
+  Connection_handler& handler_;
+  Address address_;
+  boost::asio::posix::stream_descriptor socket_;
+  bool paused_ = false;
+};
+
+Asio_network::Asio_network(boost::asio::io_context& io, Network_options options, Clock& clock,
+                           Log& log)
+    : io_(io),
+      options_(std::move(options)),
+      clock_(clock),
+      log_(log),
+      resolver_(std::make_unique<Resolver>(io)) {}
+
+Asio_network::~Asio_network() {
+  for (auto const& listener : listeners_) listener->stop();
+  // close() takes each one out of the table; the copy keeps it alive until it is done.
+  for (auto const& connection : std::vector(slots_))
+    if (connection) connection->close();
+}
+
+Tls_context& Asio_network::tls() {
+  if (!tls_) tls_ = std::make_unique<Tls_context>(options_.identity.cluster, options_.identity.key);
+  return *tls_;
+}
+
+Asio_connection* Asio_network::find(Connection_id id) const {
+  auto const slot = id.value & ((std::uint64_t{1} << slot_bits) - 1);
+  if (slot >= slots_.size()) return nullptr;
+  auto* const connection = slots_[slot].get();
+  return connection != nullptr && connection->id() == id ? connection : nullptr;
+}
+
+Connection_id Asio_network::add(std::shared_ptr<Asio_connection> connection) {
+  if (free_slots_.empty()) {
+    PS_ASSERT(slots_.size() < std::size_t{1} << slot_bits);
+    free_slots_.push_back(static_cast<std::uint32_t>(slots_.size()));
+    slots_.emplace_back();
+  }
+  auto const slot = free_slots_.back();
+  free_slots_.pop_back();
+  Connection_id const id{next_counter_++ << slot_bits | slot};
+  connection->set_id(id);
+  slots_[slot] = std::move(connection);
+  ++connections_;
+  return id;
+}
+
+void Asio_network::remove(Connection_id id) {
+  auto* const connection = find(id);
+  if (connection == nullptr) return;
+  authenticated(*connection);  // no longer one of the unauthenticated ones
+  auto const slot = static_cast<std::uint32_t>(id.value & ((std::uint64_t{1} << slot_bits) - 1));
+  free_slots_.push_back(slot);
+  --connections_;
+  // Last: the connection may end with it.
+  auto const last = std::move(slots_[slot]);
+}
+
+Connection_id Asio_network::connect(Address const& to, Connection_handler& handler) {
+  auto connection = std::make_shared<Asio_connection>(*this, handler, to, false);
+  auto const id = add(connection);
+  // Outgoing connections are our own doing, so above the limit they fail instead of others.
+  if (connections_ > options_.connections_max)
+    connection->fail(failure(Errc::too_large, "more than " +
+                                                  std::to_string(options_.connections_max) +
+                                                  " connections"));
+  else
+    connection->start_connect();
+  return id;
+}
+
+Outcome<Address> Asio_network::listen(Address const& at, Connection_handler& handler) {
+  Address real;
+  PS_TRY(auto fd, listen_at(at, real));
+  tls();
+  listeners_.push_back(std::make_shared<Listener>(*this, handler, real, std::move(fd)));
+  listeners_.back()->wait();
+  return real;
+}
+
+void Asio_network::accepted(int fd, Listener const& listener) {
+  if (connections_ >= options_.connections_max) {
+    note_refused(peer_text(fd, listener.address().unix_path),
+                 "more than " + std::to_string(options_.connections_max) + " connections");
+    ::close(fd);
+    return;
+  }
+  if (unauthenticated_count_ >= options_.unauthenticated_max) drop_oldest_unauthenticated();
+  auto connection =
+      std::make_shared<Asio_connection>(*this, listener.handler(), listener.address(), true);
+  unauthenticated_.push_back(add(connection));
+  ++unauthenticated_count_;
+  connection->set_counted(true);
+  connection->start_accepted(fd);
+}
+
+// A handshake takes milliseconds, so the oldest unfinished one is the likeliest to be a port scan;
+// refusing the new one instead would let a scan lock everybody out.
+void Asio_network::drop_oldest_unauthenticated() {
+  while (!unauthenticated_.empty()) {
+    auto* const oldest = find(unauthenticated_.front());
+    unauthenticated_.pop_front();
+    if (oldest == nullptr || !oldest->counted()) continue;
+    note_refused(oldest->peer_address(), "too many connections without a handshake");
+    return oldest->close();
+  }
+}
+
+void Asio_network::authenticated(Asio_connection& connection) {
+  if (!connection.counted()) return;
+  connection.set_counted(false);
+  --unauthenticated_count_;
+  while (!unauthenticated_.empty()) {
+    auto const* const oldest = find(unauthenticated_.front());
+    if (oldest != nullptr && oldest->counted()) break;
+    unauthenticated_.pop_front();
+  }
+}
+
+void Asio_network::send(Connection_id connection, Message message) {
+  if (auto* const found = find(connection)) found->send(std::move(message));
+}
+
+void Asio_network::close(Connection_id connection) {
+  if (auto* const found = find(connection)) found->close();
+}
+
+std::size_t Asio_network::queued_bytes(Connection_id connection) const {
+  auto const* const found = find(connection);
+  return found != nullptr ? found->queued_bytes() : 0;
+}
+
+void Asio_network::on_tick() {
+  static constexpr unsigned ticks_a_check = 5;
+  if (++ticks_ % ticks_a_check != 0) return;
+  auto const now = clock_.now();
+  for (std::size_t i = 0; i < slots_.size(); ++i) {
+    // A copy: what ends here leaves the table.
+    auto const connection = slots_[i];
+    if (connection) connection->check_deadline(now);
+  }
+  for (auto const& listener : listeners_) listener->resume();
+}
+
+void Asio_network::flush_turn() {
+  std::swap(dirty_, flushing_);
+  for (auto const id : flushing_)
+    if (auto* const connection = find(id)) connection->flush();
+  flushing_.clear();
+}
+
+void Asio_network::note_refused(std::string const& peer, std::string const& reason) {
+  std::uint64_t suppressed = 0;
+  if (!refusals_.allow(clock_.now(), suppressed)) return;
+  if (suppressed > 0)
+    log_.warn("refused a connection", {{"peer", peer}, {"reason", reason}, {"more", suppressed}});
+  else
+    log_.warn("refused a connection", {{"peer", peer}, {"reason", reason}});
+}
+
+}  // namespace pstorage

@@ -1,0 +1,147 @@
+// Asio_connection: from the socket to the handler.
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/error.hpp>
+#include <cstring>
+
+#include "core/net/asio_connection.h"
+
+namespace pstorage {
+
+void Asio_connection::receive() {
+  auto handler = [self = shared_from_this()](boost::system::error_code const& error,
+                                             std::size_t bytes) {
+    if (self->stage_ >= Stage::failing) return;
+    if (error) return self->receive_failed(error == boost::asio::error::eof, error);
+    self->received(bytes);
+  };
+  if (in_tls()) {
+    if (raw_.empty()) raw_.resize(raw_bytes_max);
+    socket_.async_read_some(
+        boost::asio::buffer(raw_.data() + raw_filled_, raw_.size() - raw_filled_),
+        std::move(handler));
+    return;
+  }
+  auto const buffers = reader_.prepare();
+  if (buffers.count == 1) {
+    socket_.async_read_some(
+        boost::asio::buffer(buffers.parts[0].data(), buffers.parts[0].size()),
+        std::move(handler));
+    return;
+  }
+  std::array<boost::asio::mutable_buffer, 2> const both{
+      boost::asio::buffer(buffers.parts[0].data(), buffers.parts[0].size()),
+      boost::asio::buffer(buffers.parts[1].data(), buffers.parts[1].size())};
+  socket_.async_read_some(both, std::move(handler));
+}
+
+void Asio_connection::received(std::size_t bytes) {
+  if (stage_ == Stage::draining) {
+    discard(bytes);
+  } else if (in_tls()) {
+    raw_filled_ += bytes;
+    take_raw();
+  } else {
+    reader_.commit(bytes);
+    deliver();
+  }
+  if (stage_ < Stage::failing) receive();
+}
+
+void Asio_connection::receive_failed(bool closed, std::error_code error) {
+  std::string const what = closed ? "connection closed by " + peer_address_
+                                  : "connection to " + peer_address_ + " lost: " + error.message();
+  if (stage_ == Stage::handshake)
+    return fail(failure(Errc::unavailable, what + " during the handshake"));
+  fail(failure(Errc::unavailable, what));
+}
+
+void Asio_connection::deliver() {
+  Message message;
+  while (stage_ == Stage::open) {
+    switch (reader_.next(message)) {
+      case Frame_reader::Next::more:
+        return;
+      case Frame_reader::Next::malformed:
+        return fail(failure(Errc::bad_request, "malformed message from " + peer_address_));
+      case Frame_reader::Next::message:
+        // May close this connection, or any other one.
+        handler_.on_message(id_, message);
+    }
+  }
+}
+
+void Asio_connection::discard(std::size_t bytes) {
+  drained_ += bytes;
+  if (drained_ > drain_bytes_max) close();
+}
+
+void Asio_connection::take_raw() {
+  std::size_t at = 0;
+  while (is_live() && in_tls()) {
+    Bytes const rest(raw_.data() + at, raw_filled_ - at);
+    if (rest.empty()) break;
+    if (is_server_ && !tls_begun_) {
+      bool waiting = false;
+      if (take_salt_request(rest, waiting)) return;
+      if (waiting) break;
+    }
+    auto const size = tls_record_bytes(rest);
+    if (!size)
+      return fail(failure(Errc::bad_request, peer_address_ + " does not speak this protocol"));
+    if (size.value() == 0 || size.value() > rest.size()) break;
+    at += size.value();
+    if (!take_record(rest.first(size.value()))) return;
+  }
+  if (!is_live()) return;
+  if (!in_tls()) return leave_tls(Bytes(raw_.data() + at, raw_filled_ - at));
+  raw_filled_ -= at;
+  if (at > 0 && raw_filled_ > 0) std::memmove(raw_.data(), raw_.data() + at, raw_filled_);
+}
+
+bool Asio_connection::take_record(Bytes record) {
+  tls_begun_ = true;
+  tls_->feed(record);
+  if (!tls_complete_ && !advance_handshake()) return false;
+  return !tls_complete_ || take_plain();
+}
+
+bool Asio_connection::take_plain() {
+  std::byte hello[4096];
+  while (is_live() && in_tls()) {
+    bool const in_handshake = stage_ == Stage::handshake;
+    Mutable_bytes const to = in_handshake ? Mutable_bytes(hello) : reader_.prepare().parts[0];
+    std::size_t got = 0;
+    switch (tls_->read(to, got)) {
+      case Tls_channel::Status::want_input:
+        return true;
+      case Tls_channel::Status::failed:
+        fail(failure(Errc::unavailable,
+                     "TLS with " + peer_address_ + " ended: " + tls_->failure_text()));
+        return false;
+      case Tls_channel::Status::progress:
+        if (in_handshake) {
+          if (!take_hello_bytes(to.first(got))) return false;
+        } else {
+          reader_.commit(got);
+          deliver();
+        }
+    }
+  }
+  return is_live();
+}
+
+// From here on the peer speaks in clear; what arrived together with its last record does so already.
+void Asio_connection::leave_tls(Bytes rest) {
+  while (!rest.empty() && stage_ == Stage::open) {
+    auto const to = reader_.prepare().parts[0];
+    auto const taken = std::min(rest.size(), to.size());
+    std::memcpy(to.data(), rest.data(), taken);
+    rest = rest.subspan(taken);
+    reader_.commit(taken);
+    deliver();
+  }
+  raw_ = {};
+  raw_filled_ = 0;
+}
+
+}  // namespace pstorage

@@ -1,0 +1,56 @@
+#include "core/net/resolver.h"
+
+#include <signal.h>
+
+#include <boost/asio/post.hpp>
+#include <mutex>
+#include <thread>
+
+namespace pstorage {
+
+struct Resolver::Gate {
+  std::mutex mutex;
+  boost::asio::io_context* io;  // nullptr: the resolver is gone
+  std::size_t running = 0;
+};
+
+namespace {
+constexpr std::size_t lookups_max = 16;
+}
+
+Resolver::Resolver(boost::asio::io_context& io) : gate_(std::make_shared<Gate>()) {
+  gate_->io = &io;
+}
+
+Resolver::~Resolver() {
+  std::lock_guard const lock(gate_->mutex);
+  gate_->io = nullptr;
+}
+
+void Resolver::resolve(Address const& address, Done done) {
+  {
+    std::lock_guard const lock(gate_->mutex);
+    if (gate_->running >= lookups_max) {
+      boost::asio::post(*gate_->io, [done = std::move(done)] {
+        done(failure(Errc::unavailable, "too many look-ups of names: does DNS answer?"));
+      });
+      return;
+    }
+    ++gate_->running;
+  }
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  std::thread([gate = gate_, address, done = std::move(done)]() mutable {
+    auto result = pstorage::resolve(address);
+    std::lock_guard const lock(gate->mutex);
+    --gate->running;
+    if (gate->io == nullptr) return;
+    boost::asio::post(*gate->io, [done = std::move(done), result = std::move(result)]() mutable {
+      done(std::move(result));
+    });
+  }).detach();
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+}  // namespace pstorage

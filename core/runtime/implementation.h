@@ -1,0 +1,62 @@
+// The loop behind Runtime. Included only by what brings its own sockets to it (core/net, the NBD
+// server): Asio's headers are slow to compile.
+#pragma once
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/disk/io_pool.h"
+#include "core/net/asio_network.h"
+#include "core/net/turn_flusher.h"
+#include "core/runtime/real_clock.h"
+#include "core/runtime/runtime.h"
+
+namespace pstorage {
+
+/// One turn: wait for an event, handle what there is (at most `handlers_a_turn`), the turn hook,
+/// then every flusher. Thread: the one that runs the loop, except post().
+class Runtime::Implementation {
+ public:
+  Implementation(Runtime_options options, Log& log);
+  ~Implementation();
+
+  boost::asio::io_context& io() { return io_; }
+  Io_pool& pool() { return pool_; }
+  /// `flusher` is called at the end of every turn until removed.
+  void add_flusher(Turn_flusher& flusher);
+  void remove_flusher(Turn_flusher& flusher);
+
+ private:
+  friend class Runtime;
+
+  // A peer that never stops sending must not keep the answers of the others waiting.
+  static constexpr int handlers_a_turn = 64;
+
+  void apply_placement();
+  void arm_tick();
+  void on_tick();
+  void on_signal();
+  bool spin();
+  void wait_and_handle();
+  void end_turn();
+
+  Runtime_options options_;
+  Log& log_;
+  Real_clock clock_;
+  Real_random random_;
+  boost::asio::io_context io_{1};
+  Io_pool pool_;
+  boost::asio::steady_timer tick_timer_{io_};
+  boost::asio::signal_set signals_{io_};
+  std::vector<Ticker*> tickers_;  // nullptr: removed during a tick
+  std::vector<Turn_flusher*> flushers_;
+  std::function<void()> stop_handler_;
+  std::unique_ptr<Asio_network> network_;
+  bool stopped_ = false;
+};
+
+}  // namespace pstorage

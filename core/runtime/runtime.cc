@@ -1,0 +1,184 @@
+#include "core/runtime/runtime.h"
+
+#include <errno.h>
+#include <malloc.h>
+#include <sched.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <boost/asio/post.hpp>
+
+#include "core/disk/posix_disk.h"
+#include "core/runtime/implementation.h"
+
+namespace pstorage {
+namespace {
+
+std::string default_name() {
+  char host[256] = "";
+  if (::gethostname(host, sizeof host - 1) != 0) host[0] = '\0';
+  return std::string(program_invocation_short_name) + "[" + std::to_string(::getpid()) + "]@" +
+         host;
+}
+
+// Receive blocks and payloads come and go at up to 4 MiB. Taken from the kernel each time they cost
+// a page fault for every 4 KiB; kept by malloc they cost nothing.
+void keep_blocks_in_malloc() {
+  ::mallopt(M_MMAP_THRESHOLD, 8 << 20);
+  ::mallopt(M_TRIM_THRESHOLD, 32 << 20);
+}
+
+}  // namespace
+
+Runtime::Implementation::Implementation(Runtime_options options, Log& log)
+    : options_(std::move(options)), log_(log) {
+  if (options_.identity.name.empty()) options_.identity.name = default_name();
+  keep_blocks_in_malloc();
+  apply_placement();
+  // A write to a socket whose peer is gone is an error code, not the end of the process.
+  ::signal(SIGPIPE, SIG_IGN);
+  Network_options network;
+  network.identity = options_.identity;
+  network.connections_max = options_.connections_max;
+  network.unauthenticated_max = options_.unauthenticated_max;
+  network.handshake_timeout = options_.handshake_timeout;
+  network_ = std::make_unique<Asio_network>(io_, std::move(network), clock_, log_);
+  tickers_.push_back(network_.get());
+  flushers_.push_back(network_.get());
+  if (options_.handle_signals) {
+    signals_.add(SIGTERM);
+    signals_.add(SIGINT);
+    signals_.async_wait([this](boost::system::error_code const& error, int) {
+      if (!error) on_signal();
+    });
+  }
+  tick_timer_.expires_after(tick_interval);
+  arm_tick();
+}
+
+Runtime::Implementation::~Implementation() = default;
+
+void Runtime::Implementation::apply_placement() {
+  if (options_.cpu_affinity < 0) return;
+  cpu_set_t cpus;
+  CPU_ZERO(&cpus);
+  if (options_.cpu_affinity < CPU_SETSIZE)
+    CPU_SET(static_cast<std::size_t>(options_.cpu_affinity), &cpus);
+  if (::sched_setaffinity(0, sizeof cpus, &cpus) != 0)
+    log_.warn("cannot bind to this CPU, running on any: give the number of a CPU of this host",
+              {{"cpu", options_.cpu_affinity}});
+}
+
+void Runtime::Implementation::add_flusher(Turn_flusher& flusher) {
+  flushers_.push_back(&flusher);
+}
+
+void Runtime::Implementation::remove_flusher(Turn_flusher& flusher) { std::erase(flushers_, &flusher); }
+
+void Runtime::Implementation::arm_tick() {
+  tick_timer_.async_wait([this](boost::system::error_code const& error) {
+    if (!error) on_tick();
+  });
+}
+
+void Runtime::Implementation::on_tick() {
+  // After a stop (SIGSTOP, a suspended VM) one tick is due, not one for each interval missed.
+  auto const now = std::chrono::steady_clock::now();
+  tick_timer_.expires_at(std::max(tick_timer_.expiry() + tick_interval, now));
+  arm_tick();
+  // Tickers may add and remove tickers.
+  for (std::size_t i = 0; i < tickers_.size(); ++i)
+    if (tickers_[i] != nullptr) tickers_[i]->on_tick();
+  std::erase(tickers_, nullptr);
+}
+
+void Runtime::Implementation::on_signal() {
+  auto const handler = std::exchange(stop_handler_, nullptr);
+  if (!handler) {
+    stopped_ = true;
+    return;
+  }
+  // A second signal ends a clean shutdown that takes too long.
+  signals_.async_wait([this](boost::system::error_code const& error, int) {
+    if (!error) on_signal();
+  });
+  handler();
+}
+
+bool Runtime::Implementation::spin() {
+  Duration const limit = std::chrono::microseconds(options_.busy_poll_us);
+  auto const start = clock_.now();
+  do {
+    if (io_.poll_one() > 0) return true;
+    // Others on this CPU may be what we wait for.
+    ::sched_yield();
+  } while (clock_.now() - start < limit);
+  return false;
+}
+
+void Runtime::Implementation::wait_and_handle() {
+  io_.restart();
+  if (options_.busy_poll_us == 0 || !spin()) io_.run_one();
+  for (int i = 1; i < handlers_a_turn && io_.poll_one() > 0; ++i) continue;
+}
+
+void Runtime::Implementation::end_turn() {
+  network_->run_turn_hook();
+  // A flusher may add another one.
+  for (std::size_t i = 0; i < flushers_.size(); ++i) flushers_[i]->flush_turn();
+}
+
+Runtime::Runtime(Runtime_options options, Log& log)
+    : implementation_(std::make_unique<Implementation>(std::move(options), log)) {}
+
+Runtime::~Runtime() = default;
+
+Clock& Runtime::clock() { return implementation_->clock_; }
+Network& Runtime::network() { return *implementation_->network_; }
+Random& Runtime::random() { return implementation_->random_; }
+Log& Runtime::log() { return implementation_->log_; }
+
+Outcome<std::unique_ptr<Disk>> Runtime::open_disk(std::string const& root) {
+  auto& io = implementation_->io_;
+  return open_posix_disk(root, implementation_->pool_, [&io](std::function<void()> work) {
+    boost::asio::post(io, std::move(work));
+  });
+}
+
+void Runtime::add_ticker(Ticker& ticker) { implementation_->tickers_.push_back(&ticker); }
+
+void Runtime::remove_ticker(Ticker& ticker) {
+  // Only marked: a tick may be going through the list.
+  auto& tickers = implementation_->tickers_;
+  std::replace(tickers.begin(), tickers.end(), &ticker, static_cast<Ticker*>(nullptr));
+}
+
+void Runtime::post(std::function<void()> work) {
+  boost::asio::post(implementation_->io_, std::move(work));
+}
+
+void Runtime::set_stop_handler(std::function<void()> handler) {
+  implementation_->stop_handler_ = std::move(handler);
+}
+
+void Runtime::run() {
+  auto& self = *implementation_;
+  while (!self.stopped_) {
+    self.wait_and_handle();
+    self.end_turn();
+  }
+  self.stopped_ = false;
+}
+
+void Runtime::stop() { implementation_->stopped_ = true; }
+
+void Runtime::run_turn(Duration at_most) {
+  auto& self = *implementation_;
+  self.io_.restart();
+  self.io_.run_one_for(at_most);
+  for (int i = 1; i < Implementation::handlers_a_turn && self.io_.poll_one() > 0; ++i) continue;
+  self.end_turn();
+}
+
+}  // namespace pstorage
