@@ -2,6 +2,7 @@
 // The rules are in core/format.md "Client" and "Sync of a replica".
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -38,19 +39,22 @@ class Chunk_host {
   virtual void ask_report(Chunk_io& chunk, std::vector<Cs_id> const& failed,
                           std::string const& why) = 0;
   virtual void ask_map(Chunk_io& chunk) = 0;
-  /// This cs has unflushed writes of the file now.
-  virtual void mark_dirty(Cs_id cs) = 0;
+  /// `cs` has unflushed writes of `chunk` now, and had none before.
+  virtual void mark_dirty(Chunk_io& chunk, Cs_id cs) = 0;
   /// A CS says that a newer writer has taken over: nothing more may be sent.
   virtual void lease_lost() = 0;
   /// Every replica lost writes that were acknowledged but not flushed: FLUSH has to fail.
   virtual void writes_lost(Chunk_io& chunk) = 0;
   /// Something a pending flush may wait for has changed.
   virtual void flush_may_go_on() = 0;
+  /// An event has been handled whole: answers may go to the user now.
+  virtual void end_of_event() = 0;
 };
 
 /// Thread: the owner's loop. No callback runs inside; results are queued at the host.
 class Chunk_io final : private Cs_op_owner {
  public:
+  /// A member of the chunk's set, as this client knows it.
   struct Replica {
     Cs_id cs;
     proto::Replica_state state = proto::REPLICA_IN_SYNC;
@@ -58,6 +62,7 @@ class Chunk_io final : private Cs_op_owner {
     bool opened = false;     // at the chunk's version, on the link's present connection
     bool opening = false;
     bool refused = false;    // it lives but cannot serve (no space, read-only, lost the chunk)
+    std::string refusal;     // why
     bool lost_writes = false;  // it came back without acknowledged writes
     bool missing = false;    // it has no such chunk
     bool create = false;     // next open may create
@@ -78,12 +83,17 @@ class Chunk_io final : private Cs_op_owner {
   bool is_mapped() const { return static_cast<bool>(id_); }
   bool is_idle() const { return in_flight_.empty() && waiting_.empty(); }
   bool is_active() const { return reconciled_; }
-  bool has_demand() const;
   std::vector<Replica> const& replicas() const { return replicas_; }
   bool uses(Cs_link const& link) const;
   /// Acknowledged writes at `cs` that are not flushed, cs still being a member?
   bool dirty_at(Cs_id cs) const;
   void flushed_at(Cs_id cs);
+  /// Unflushed again: the flush got lost. No change when cs is no member.
+  void dirty_again_at(Cs_id cs);
+  /// `cs` could not flush: it must leave the set. False when it is the last one.
+  bool flush_refused_at(Cs_id cs, Errc why);
+  /// Open at cs, so that a flush sent there now covers all its acknowledged writes?
+  bool opened_at(Cs_id cs) const;
   std::string waiting_reason() const;
 
   /// Takes a piece; it comes back by Chunk_host::piece_done.
@@ -104,66 +114,88 @@ class Chunk_io final : private Cs_op_owner {
   std::size_t pieces() const { return waiting_.size() + in_flight_.size(); }
 
  private:
-  void on_cs_reply(Cs_op& op, Message& reply) override;
-  void on_cs_lost(Cs_op& op) override;
+  enum class Task : unsigned char {
+    change,
+    read,
+    open,
+    table,
+    merge_read,
+    merge_write,
+    accept
+  };
+  struct Ticket {  // context of a Cs_op
+    Task task = Task::change;
+    Cs_id cs;
+    Piece* piece = nullptr;
+    std::uint64_t round = 0;  // open: the version; reconciliation: its number; else the serial
+    Cs_op* op = nullptr;
+  };
 
   // Membership: chunk_members.cc.
+  void judge_members();
+  void report_if_needed();
   void open_members();
   void send_open(std::uint32_t index);
-  void on_opened(std::uint32_t index, Message& reply);
+  void on_opened(std::uint32_t index, std::uint64_t version, Message& reply);
   void opened_one(Replica& replica, proto::Cs_reply::Opened const& opened);
-  void report_if_needed();
-  bool judge_missing_and_lost();
+  void remap_pieces(std::vector<int> const& from);
   std::uint32_t count(proto::Replica_state state) const;
   bool all_opened() const;
   bool can_write() const;
   bool can_read() const;
+  bool has_good_member() const;
+  bool has_joiner() const;
 
   // Reconciliation: chunk_members.cc.
   void reconcile_if_needed();
-  void ask_table(std::uint32_t index);
-  void on_table(std::uint32_t index, Message& reply);
-  void merge_tables();
-  void next_merge_step();
-  void on_merge_read(Message& reply);
-  void on_merge_written(std::uint32_t index, Message& reply);
-  void on_accepted(Message& reply);
   void restart_reconciliation();
+  void submit_merge(Task task, std::uint32_t index, Message message);
+  void on_merge_reply(Ticket const& ticket, std::uint32_t index, Message& reply);
+  void merge_refused(std::uint32_t index, Errc why);
+  void on_table(std::uint32_t index, Message& reply);
+  void plan();
+  void next_merge_step();
+  void accept_torn(Merge_step const& step);
+  void on_accepted(std::uint32_t index, Message& reply);
+  void on_merge_read(std::uint32_t index, Message& reply);
+  void write_merge_step(Merge_step const& step, Slice const& data);
+  void on_merge_written(std::uint32_t index, Message& reply);
   void reconciled();
 
-  // Requests: chunk_io.cc, chunk_read.cc.
-  bool may_start(Piece const& piece) const;
+  // Changes: chunk_io.cc.
+  void answer_unmapped();
+  bool may_start(Piece const& piece, Piece_list::const_iterator self) const;
   void start_waiting();
   void start(Piece& piece);
   void finish(Piece& piece, Errc status);
+  void back_to_waiting(Piece& piece);
   void start_change(Piece& piece);
   void send_change(Piece& piece, std::uint32_t index);
   void resend(std::uint32_t index);
-  void acknowledge(Piece& piece, std::uint32_t index);
   void on_change_reply(Piece& piece, std::uint32_t index, Message& reply);
-  void member_refused(Piece& piece, std::uint32_t index, Errc why);
   void settle(Piece& piece);
-  void answer_unmapped();
+  void settle_held();
+  bool is_drained() const;
+  bool wants_change() const;
+  void on_cs_reply(Cs_op& op, Message& reply) override;
+  void handle_reply(Ticket const& ticket, int place, Message& reply, Cs_op& op);
+  void on_cs_lost(Cs_op& op) override;
 
+  // Reads: chunk_read.cc.
+  int choose_replica(Piece const& piece) const;
   void start_read(Piece& piece);
   void send_read(Piece& piece, std::uint32_t index);
-  int choose_replica(Piece const& piece) const;
+  void forget_op(Piece& piece, Cs_op const& op);
+  void cancel_reads(Piece& piece);
   void on_read_reply(Piece& piece, std::uint32_t index, Message& reply, Cs_op& op);
   bool read_is_valid(Piece const& piece, Message const& reply) const;
-  void read_failed(Piece& piece, std::uint32_t index);
+  void read_lost(Piece& piece, Cs_op const& op);
   void read_delivered(Piece& piece, Message& reply);
-  void drop_reads_of(Piece& piece, Cs_op const* except);
-  void merge_edges(Piece& piece, Slice old_content);
-  void start_heal(Piece const& read, Slice data, Slice crcs);
+  void merge_edges(Piece& piece, Slice const& old_content);
+  void start_heal(Piece const& read);
 
-  enum class Task : unsigned char { piece, open, table, merge_read, merge_write, accept };
-  struct Ticket {  // context of a Cs_op
-    Task task;
-    std::uint32_t cs;
-    Piece* piece;
-    std::uint64_t round;  // of reconciliation
-  };
-  Ticket* new_ticket(Task task, std::uint32_t index, Piece* piece);
+  Ticket& new_ticket(Task task, Cs_id cs, Piece* piece);
+  void free_ticket(Ticket& ticket);
   int index_of(Cs_id cs) const;
   Header header(Operation operation) const;
 
@@ -175,12 +207,9 @@ class Chunk_io final : private Cs_op_owner {
   bool allocating_ = false;
   bool reporting_ = false;
   bool reconciled_ = false;
-  bool needs_map_ = false;
-  bool first_open_create_ = false;
   Errc aborted_ = Errc::ok;
   std::uint32_t next_sequence_ = 1;
   Time_point retry_report_at_{};
-  Time_point waiting_since_{};
 
   Piece_list waiting_;    // in order of submission
   Piece_list in_flight_;  // changes in order of their stamps; reads anywhere

@@ -10,6 +10,31 @@ namespace {
 
 constexpr Duration own_pause = std::chrono::milliseconds(500);
 
+/// The owner of an op made by Cs_link::call: lives until its one callback.
+class Function_owner final : public Cs_op_owner {
+ public:
+  explicit Function_owner(std::function<void(Message*)> done) : done_(std::move(done)) {}
+  void on_cs_reply(Cs_op&, Message& reply) override { finish(&reply); }
+  void on_cs_lost(Cs_op&) override { finish(nullptr); }
+
+ private:
+  void finish(Message* reply) {
+    auto const done = std::move(done_);
+    delete this;
+    done(reply);
+  }
+  std::function<void(Message*)> done_;
+};
+
+Message control_message(proto::Cs_request const& request) {
+  Message message;
+  message.meta = Slice::allocate(request.ByteSizeLong());
+  bool const fits =
+      request.SerializeToArray(message.meta.data(), static_cast<int>(message.meta.size()));
+  PS_ASSERT(fits);
+  return message;
+}
+
 }  // namespace
 
 Cs_link::Cs_link(Clock& clock, Network& network, Log& log, Cs_id id, Host_id own_host,
@@ -18,7 +43,12 @@ Cs_link::Cs_link(Clock& clock, Network& network, Log& log, Cs_id id, Host_id own
 
 Cs_link::~Cs_link() {
   if (connection_) network_.close(connection_);
-  in_flight_.clear();
+  state_ = State::down;
+  while (!in_flight_.empty()) {
+    Cs_op& op = in_flight_.front();
+    in_flight_.pop_front();
+    if (op.owner != nullptr) op.owner->on_cs_lost(op);
+  }
 }
 
 void Cs_link::set_addresses(proto::Cs_address const& addresses) {
@@ -147,12 +177,15 @@ Cs_op& Cs_link::submit(Message message, Cs_op_owner& owner, void* context) {
 }
 
 Cs_op& Cs_link::submit(proto::Cs_request const& request, Cs_op_owner& owner, void* context) {
-  Message message;
-  message.meta = Slice::allocate(request.ByteSizeLong());
-  bool const fits =
-      request.SerializeToArray(message.meta.data(), static_cast<int>(message.meta.size()));
-  PS_ASSERT(fits);
-  return submit(std::move(message), owner, context);
+  return submit(control_message(request), owner, context);
+}
+
+void Cs_link::call(Message message, std::function<void(Message*)> done) {
+  submit(std::move(message), *new Function_owner(std::move(done)), nullptr);
+}
+
+void Cs_link::call(proto::Cs_request const& request, std::function<void(Message*)> done) {
+  call(control_message(request), std::move(done));
 }
 
 void Cs_link::on_message(Connection_id connection, Message& message) {

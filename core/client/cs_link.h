@@ -4,6 +4,7 @@
 
 #include <boost/intrusive/list.hpp>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -88,6 +89,9 @@ class Cs_link final : private Connection_handler, private Cs_op_owner {
   /// Sends a request; is_up() must hold. The op is owned by the link and dies after its callback.
   Cs_op& submit(Message message, Cs_op_owner& owner, void* context);
   Cs_op& submit(proto::Cs_request const& request, Cs_op_owner& owner, void* context);
+  /// As submit, for rare requests: `done` gets the reply, or null when the connection was lost.
+  void call(Message message, std::function<void(Message* reply)> done);
+  void call(proto::Cs_request const& request, std::function<void(Message* reply)> done);
   /// The answer will be dropped.
   static void cancel(Cs_op& op) { op.owner = nullptr; }
 

@@ -14,17 +14,18 @@
 
 namespace pstorage::client {
 
-enum class Request_kind : unsigned char { read, write, zero };
+enum class Request_kind : unsigned char { read, write, zero, extents };
 
 /// What the user asked for; done when all its pieces are.
 struct Request {
   Request_kind kind = Request_kind::read;
   bool fua = false;
   std::uint32_t pieces_left = 0;
-  Errc error = Errc::ok;  // the first one
-  Done done;              // write, zero
+  Errc error = Errc::ok;     // the first one
+  Done done;                 // write, zero
   Read_done read_done;
-  std::vector<Slice> parts;  // read: the answer; write: the data to be written
+  std::vector<Slice> parts;  // read: the answer; extents: block records or empty
+  std::function<void(Request&)> extents_done;
 };
 
 enum class Piece_kind : unsigned char {
@@ -32,17 +33,21 @@ enum class Piece_kind : unsigned char {
   write,  // data and checksums are complete
   merge,  // a write or zero that does not fill its blocks: reads the edges, becomes a write
   zero,   // whole blocks
-  heal,   // rewrites blocks of one replica that failed their checksum
+  table,  // a read of block records instead of data
 };
 
 inline constexpr std::uint32_t replicas_max = 15;
 
 struct Piece : boost::intrusive::list_base_hook<> {
   Piece_kind kind = Piece_kind::read;
+  std::uint64_t serial = 0;  // unlike its address never used again
   std::uint32_t offset = 0;  // bytes in the chunk, whole blocks
   std::uint32_t length = 0;
-  Request* request = nullptr;
-  std::uint32_t part = 0;    // read: index in request->parts
+  class Chunk_io* owner = nullptr;  // once submitted
+  Request* request = nullptr;  // null: the chunk's own (healing)
+  std::uint32_t part = 0;      // read: index in request->parts
+  std::uint32_t part_offset = 0;  // read: where in that part, when `into_part`
+  bool into_part = false;      // a share of a read that had to be split
   // What of [offset, offset + length) the user asked for; differs at unaligned edges.
   std::uint32_t user_offset = 0;
   std::uint32_t user_length = 0;
@@ -64,7 +69,6 @@ struct Piece : boost::intrusive::list_base_hook<> {
   Time_point started{};
   Cs_op* ops[2] = {nullptr, nullptr};  // the read and its hedge
   bool hedged = false;
-  bool merge_read = false;    // read on behalf of a merge that holds the range
 };
 
 using Piece_list = boost::intrusive::list<Piece>;
@@ -74,6 +78,8 @@ inline bool overlap(Piece const& a, Piece const& b) {
 }
 
 /// Changes what is stored?
-inline bool is_change(Piece const& piece) { return piece.kind != Piece_kind::read; }
+inline bool is_change(Piece const& piece) {
+  return piece.kind != Piece_kind::read && piece.kind != Piece_kind::table;
+}
 
 }  // namespace pstorage::client

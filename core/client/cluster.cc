@@ -1,0 +1,169 @@
+#include "core/client/cluster.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace pstorage::client {
+namespace {
+
+constexpr Duration busy_retry = std::chrono::milliseconds(500);
+
+}  // namespace
+
+struct Cluster::Opening {
+  std::string path;
+  Open_options options;
+  std::function<void(Outcome<std::unique_ptr<Volume>>)> done;
+  Time_point give_up;
+  Time_point again_at;
+};
+
+Cluster::Cluster(Clock& clock, Network& network, Random& random, Log& log, Executor& executor,
+                 Cluster_options options)
+    : clock_(clock),
+      network_(network),
+      log_(log),
+      executor_(executor),
+      options_(std::move(options)),
+      session_(clock, network, random, log, options_.session) {
+  session_.set_push_handler([this](proto::Mds_push const& push) { pushed(push); });
+  session_.set_expired_handler([this] { session_expired(); });
+  session_.set_heartbeat_filler([this](proto::Heartbeat& heartbeat) {
+    Volume_counters sum;
+    for (File_volume const* volume : volumes_) {
+      if (!volume->is_dead()) heartbeat.add_files(volume->id().value);
+      auto const& counters = volume->counters();
+      sum.reads += counters.reads;
+      sum.read_bytes += counters.read_bytes;
+      sum.writes += counters.writes;
+      sum.write_bytes += counters.write_bytes;
+      sum.flushes += counters.flushes;
+    }
+    heartbeat.set_read_ops(sum.reads);
+    heartbeat.set_read_bytes(sum.read_bytes);
+    heartbeat.set_write_ops(sum.writes);
+    heartbeat.set_write_bytes(sum.write_bytes);
+    heartbeat.set_flushes(sum.flushes);
+  });
+  session_.set_lost_files_handler([this](std::vector<File_id> const& files) {
+    for (File_id const file : files)
+      if (auto* volume = find(file)) volume->lose_lease("the MDS has given it to somebody else");
+  });
+}
+
+Cluster::~Cluster() { *alive_ = false; }
+
+Cs_link& Cluster::link_of(Cs_id cs) {
+  auto& link = links_[cs];
+  if (link == nullptr)
+    link = std::make_unique<Cs_link>(clock_, network_, log_, cs, options_.session.host,
+                                     options_.links);
+  return *link;
+}
+
+void Cluster::learn_servers(proto::File_map const& map) {
+  for (auto const& server : map.servers()) link_of({server.cs()}).set_addresses(server);
+}
+
+void Cluster::volume_closed(File_volume& volume) { std::erase(volumes_, &volume); }
+
+File_volume* Cluster::find(File_id file) {
+  for (File_volume* volume : volumes_)
+    if (volume->id() == file && !volume->is_dead()) return volume;
+  return nullptr;
+}
+
+void Cluster::list(std::string const& path, Duration patience,
+                   std::function<void(Outcome<std::vector<proto::File>>)> done) {
+  proto::Mds_request request;
+  request.mutable_list_directory()->set_path(path);
+  session_.call(std::move(request), patience,
+                [done = std::move(done)](Outcome<proto::Mds_reply> answer) {
+                  if (answer.has_error()) return done(answer.error());
+                  auto const& files = answer.value().files().files();
+                  done(std::vector<proto::File>(files.begin(), files.end()));
+                });
+}
+
+void Cluster::open(std::string const& path, Open_options const& options,
+                   std::function<void(Outcome<std::unique_ptr<Volume>>)> done) {
+  auto opening = std::make_shared<Opening>();
+  opening->path = path;
+  opening->options = options;
+  opening->done = std::move(done);
+  opening->give_up = clock_.now() + options.patience;
+  ask_lease(opening);
+}
+
+void Cluster::ask_lease(std::shared_ptr<Opening> const& opening) {
+  proto::Mds_request request;
+  request.mutable_open_file()->set_path(opening->path);
+  request.mutable_open_file()->set_force(opening->options.force);
+  Duration const left = opening->give_up - clock_.now();
+  session_.call(std::move(request), std::max(left, Duration(std::chrono::seconds(5))),
+                [this, opening, alive = std::weak_ptr<bool>(alive_)](
+                    Outcome<proto::Mds_reply> answer) {
+                  auto const token = alive.lock();
+                  if (token != nullptr && *token) lease_answered(opening, answer);
+                });
+}
+
+void Cluster::lease_answered(std::shared_ptr<Opening> const& opening,
+                             Outcome<proto::Mds_reply> const& answer) {
+  if (answer.has_error()) {
+    Errc const code = errc_of(answer.error().code);
+    bool const worth_waiting =
+        code == Errc::busy || code == Errc::unavailable || code == Errc::session_expired;
+    if (!worth_waiting || clock_.now() >= opening->give_up) return opening->done(answer.error());
+    opening->again_at = clock_.now() + busy_retry;
+    retries_.push_back(opening);
+    return;
+  }
+  // The seal's callback owns the volume until it is handed out.
+  auto volume = std::make_shared<std::unique_ptr<File_volume>>(
+      std::make_unique<File_volume>(static_cast<Volume_host&>(*this), opening->path, answer.value().lease()));
+  File_volume& file = **volume;
+  volumes_.push_back(&file);
+  if (auto const& previous = answer.value().lease().previous_holder(); !previous.empty())
+    log_.info("took a file over", {{"file", opening->path}, {"from", previous}});
+  file.seal([opening, volume](Outcome<void> sealed) {
+    std::unique_ptr<File_volume> file_open = std::move(*volume);
+    if (sealed.has_error()) return opening->done(sealed.error());
+    opening->done(std::unique_ptr<Volume>(std::move(file_open)));
+  });
+}
+
+void Cluster::pushed(proto::Mds_push const& push) {
+  if (push.has_map_changed()) {
+    learn_servers(push.map_changed());
+    if (auto* volume = find({push.map_changed().file()})) volume->adopt_map(push.map_changed());
+  } else if (push.has_lease_lost()) {
+    auto const& lost = push.lease_lost();
+    auto* volume = find({lost.file()});
+    if (volume != nullptr && volume->lease_epoch().value <= lost.epoch())
+      volume->lose_lease("taken over by " + lost.taken_by());
+  }
+}
+
+void Cluster::session_expired() {
+  auto const volumes = volumes_;
+  for (File_volume* volume : volumes) volume->lose_lease("the session with the MDS expired");
+}
+
+void Cluster::on_tick() {
+  session_.on_tick();
+  for (auto& [_, link] : links_) link->on_tick();
+  auto const volumes = volumes_;
+  for (File_volume* volume : volumes)
+    if (std::find(volumes_.begin(), volumes_.end(), volume) != volumes_.end()) volume->on_tick();
+  Time_point const now = clock_.now();
+  auto retries = std::exchange(retries_, {});
+  for (auto& opening : retries) {
+    if (now >= opening->again_at)
+      ask_lease(opening);
+    else
+      retries_.push_back(opening);
+  }
+}
+
+}  // namespace pstorage::client

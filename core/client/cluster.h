@@ -1,0 +1,78 @@
+// A process's view of a cluster: its session with the MDS, its links to chunk servers, its files.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/client/cs_link.h"
+#include "core/client/file_volume.h"
+#include "core/client/mds_session.h"
+#include "core/client/volume.h"
+#include "core/env/executor.h"
+
+namespace pstorage::client {
+
+struct Cluster_options {
+  Mds_session_options session;  // bootstrap list, name, host
+  Cs_link_options links;
+};
+
+struct Open_options {
+  bool force = false;    // take the lease from a live holder
+  Duration patience{0};  // how long to wait for a busy file or an unreachable MDS; 0: one answer
+};
+
+/// Thread: the owner's loop. Destroy after all volumes.
+class Cluster final : public Ticker, private Volume_host {
+ public:
+  Cluster(Clock& clock, Network& network, Random& random, Log& log, Executor& executor,
+          Cluster_options options);
+  ~Cluster() override;
+  Cluster(Cluster const&) = delete;
+  Cluster& operator=(Cluster const&) = delete;
+
+  Mds_session& mds() override { return session_; }
+
+  /// The entries of a directory. Errors: not_found, unavailable after `patience`.
+  void list(std::string const& path, Duration patience,
+            std::function<void(Outcome<std::vector<proto::File>>)> done);
+  /// Takes the lease of a file, fences its former writers and hands out the open file. Errors:
+  /// busy (the text names the holder), not_found, unavailable.
+  void open(std::string const& path, Open_options const& options,
+            std::function<void(Outcome<std::unique_ptr<Volume>>)> done);
+
+  void on_tick() override;
+
+ private:
+  struct Opening;
+
+  Clock& clock() override { return clock_; }
+  Log& log() override { return log_; }
+  Executor& executor() override { return executor_; }
+  Cs_link& link_of(Cs_id cs) override;
+  void learn_servers(proto::File_map const& map) override;
+  void volume_closed(File_volume& volume) override;
+
+  void ask_lease(std::shared_ptr<Opening> const& opening);
+  void lease_answered(std::shared_ptr<Opening> const& opening,
+                      Outcome<proto::Mds_reply> const& answer);
+  void pushed(proto::Mds_push const& push);
+  void session_expired();
+  File_volume* find(File_id file);
+
+  Clock& clock_;
+  Network& network_;
+  Log& log_;
+  Executor& executor_;
+  Cluster_options const options_;
+  Mds_session session_;
+  std::map<Cs_id, std::unique_ptr<Cs_link>> links_;
+  std::vector<File_volume*> volumes_;  // open ones, also while they are being sealed
+  std::vector<std::shared_ptr<Opening>> retries_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+};
+
+}  // namespace pstorage::client

@@ -1,0 +1,139 @@
+// File_volume: FLUSH. Answered when every CS that held unflushed writes of the file has made them
+// durable, or is no longer a member of the chunks in question.
+#include <algorithm>
+#include <utility>
+
+#include "core/client/file_volume.h"
+
+namespace pstorage::client {
+
+void File_volume::mark_dirty(Chunk_io& chunk, Cs_id cs) {
+  servers_[cs].dirty.push_back(&chunk);
+}
+
+void File_volume::writes_lost(Chunk_io& chunk) {
+  host_.log().error("every replica lost writes that were not flushed",
+                    {{"file", path_}, {"chunk", chunk.id()}});
+  lost_writes_ = true;
+}
+
+void File_volume::flush(Done done) {
+  if (Errc const error = check(0, 0); error != Errc::ok)
+    return answer_later([done = std::move(done), error] { done(make_error_code(error)); });
+  ++counters_.flushes;
+  start_flush(std::move(done));
+}
+
+void File_volume::start_flush(Done done) {
+  std::uint64_t const id = next_flush_++;
+  Flush& flush = flushes_[id];
+  flush.done = std::move(done);
+  for (auto& [cs, server] : servers_) {
+    if (server.dirty.empty()) continue;
+    flush.parts.push_back({.cs = cs, .chunks = std::exchange(server.dirty, {}), .sent = false});
+  }
+  if (flush.parts.empty()) return finish_flush(id);
+  for (Flush_part& part : flush.parts) {
+    // Cleared now: a write that is answered after this is not covered and marks it again.
+    for (Chunk_io* chunk : part.chunks) chunk->flushed_at(part.cs);
+    send_flush_part(id, part);
+  }
+}
+
+void File_volume::send_flush_part(std::uint64_t id, Flush_part& part) {
+  Cs_link& link = link_of(part.cs);
+  bool const all_open = std::all_of(part.chunks.begin(), part.chunks.end(),
+                                    [&](Chunk_io* chunk) { return chunk->opened_at(part.cs); });
+  if (!link.is_up() || !all_open) {
+    for (Chunk_io* chunk : part.chunks) chunk->dirty_again_at(part.cs);
+    flush_changed_ = true;
+    return;
+  }
+  Message message;
+  message.header.operation = Operation::flush;
+  message.header.chunk = {file_.value};
+  message.header.stamp = Stamp::of(epoch_, 0);
+  part.sent = true;
+  Cs_id const cs = part.cs;
+  link.call(std::move(message), [this, id, cs, alive = std::weak_ptr<bool>(alive_)](Message* reply) {
+    auto const token = alive.lock();
+    if (token == nullptr || !*token || dead_ != Errc::ok) return;
+    if (reply == nullptr)
+      flush_lost(id, cs);
+    else
+      flush_answered(id, cs, *reply);
+    if (reply != nullptr) end_of_event();
+  });
+}
+
+void File_volume::flush_lost(std::uint64_t id, Cs_id cs) {
+  auto const flush = flushes_.find(id);
+  if (flush == flushes_.end()) return;
+  for (Flush_part& part : flush->second.parts) {
+    if (part.cs != cs) continue;
+    part.sent = false;
+    for (Chunk_io* chunk : part.chunks) chunk->dirty_again_at(cs);
+  }
+  flush_changed_ = true;
+}
+
+void File_volume::flush_answered(std::uint64_t id, Cs_id cs, Message& reply) {
+  Errc const status = reply.header.status;
+  if (status == Errc::ok) return finish_part(id, cs);
+  if (status == Errc::stale_epoch) return lease_lost();
+  auto const flush = flushes_.find(id);
+  if (flush == flushes_.end()) return;
+  host_.log().warn("a chunk server could not flush", {{"cs", cs}, {"reason", message_of(status)}});
+  flush_lost(id, cs);
+  for (Flush_part& part : flush->second.parts) {
+    if (part.cs != cs) continue;
+    bool others = true;
+    for (Chunk_io* chunk : part.chunks) others = chunk->flush_refused_at(cs, status) && others;
+    if (others) continue;
+    // Nobody else has the data: the truth is that it may not be durable.
+    flush->second.error = Errc::io_error;
+    return finish_part(id, cs);
+  }
+}
+
+void File_volume::continue_flushes() {
+  std::vector<std::pair<std::uint64_t, Cs_id>> done;
+  for (auto& [id, flush] : flushes_)
+    for (Flush_part& part : flush.parts) {
+      if (part.sent) continue;
+      bool const still_dirty = std::any_of(part.chunks.begin(), part.chunks.end(),
+                                           [&](Chunk_io* chunk) { return chunk->dirty_at(part.cs); });
+      if (!still_dirty) {
+        done.emplace_back(id, part.cs);
+        continue;
+      }
+      bool const ready = std::all_of(part.chunks.begin(), part.chunks.end(), [&](Chunk_io* chunk) {
+        return !chunk->dirty_at(part.cs) || chunk->opened_at(part.cs);
+      });
+      if (!ready || !link_of(part.cs).is_up()) continue;
+      std::erase_if(part.chunks, [&](Chunk_io* chunk) { return !chunk->dirty_at(part.cs); });
+      for (Chunk_io* chunk : part.chunks) chunk->flushed_at(part.cs);
+      send_flush_part(id, part);
+    }
+  for (auto const& [id, cs] : done) finish_part(id, cs);
+  if (!done.empty()) end_of_event();
+}
+
+void File_volume::finish_part(std::uint64_t id, Cs_id cs) {
+  auto const flush = flushes_.find(id);
+  if (flush == flushes_.end()) return;
+  std::erase_if(flush->second.parts, [&](Flush_part const& part) { return part.cs == cs; });
+  if (flush->second.parts.empty()) finish_flush(id);
+}
+
+void File_volume::finish_flush(std::uint64_t id) {
+  auto node = flushes_.extract(id);
+  Errc error = node.mapped().error;
+  if (std::exchange(lost_writes_, false) && error == Errc::ok) error = Errc::lost_writes;
+  answer_later([done = std::move(node.mapped().done), error] {
+    if (error != Errc::ok) return done(make_error_code(error));
+    done(success());
+  });
+}
+
+}  // namespace pstorage::client

@@ -1,0 +1,589 @@
+#include "core/client/file_volume.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/assert.h"
+
+namespace pstorage::client {
+namespace {
+
+// Larger requests are cut: a CS answers others between two pieces, and a resend stays small.
+constexpr std::uint32_t piece_bytes_max = 1u << 20;
+
+constexpr std::uint64_t round_down(std::uint64_t value) {
+  return value / block_bytes * block_bytes;
+}
+constexpr std::uint64_t round_up(std::uint64_t value) { return round_down(value + block_bytes - 1); }
+
+/// [offset, offset + length) of `parts` laid one behind the other.
+std::vector<Slice> cut(std::vector<Slice> const& parts, std::uint64_t offset,
+                       std::uint64_t length) {
+  std::vector<Slice> result;
+  for (Slice const& part : parts) {
+    if (length == 0) break;
+    if (offset >= part.size()) {
+      offset -= part.size();
+      continue;
+    }
+    std::uint64_t const take = std::min<std::uint64_t>(part.size() - offset, length);
+    result.push_back(part.part(offset, take));
+    offset = 0;
+    length -= take;
+  }
+  PS_ASSERT(length == 0);
+  return result;
+}
+
+Slice joined(std::vector<Slice> const& parts, std::size_t size) {
+  if (parts.size() == 1) return parts.front();
+  Slice whole = Slice::allocate(size);
+  std::byte* to = whole.data();
+  for (Slice const& part : parts) {
+    std::memcpy(to, part.data(), part.size());
+    to += part.size();
+  }
+  return whole;
+}
+
+}  // namespace
+
+File_volume::File_volume(Volume_host& host, std::string path, proto::Lease const& lease)
+    : host_(host),
+      path_(std::move(path)),
+      file_{lease.file().id()},
+      epoch_{lease.epoch()},
+      size_(lease.file().size()),
+      chunk_bytes_(lease.file().attributes().chunk_size()),
+      replicas_min_(std::max(1u, lease.file().attributes().replicas_min())) {
+  PS_ASSERT(chunk_bytes_ >= block_bytes && chunk_bytes_ % block_bytes == 0);
+  adopt_map(lease.map());
+}
+
+File_volume::~File_volume() {
+  *alive_ = false;
+  chunks_.clear();  // cancels what is under way at the links
+  for (auto& [_, link] : links_) link->remove_user(*this);
+  host_.volume_closed(*this);
+}
+
+Cs_link& File_volume::link_of(Cs_id cs) {
+  auto& known = links_[cs];
+  if (known == nullptr) {
+    known = &host_.link_of(cs);
+    known->add_user(*this);
+  }
+  return *known;
+}
+
+Chunk_io& File_volume::chunk_at(std::uint32_t index) {
+  auto& chunk = chunks_[index];
+  if (chunk == nullptr) {
+    chunk = std::make_unique<Chunk_io>(static_cast<Chunk_host&>(*this), index);
+    if (auto const known = untouched_.find(index); known != untouched_.end()) {
+      Chunk_io& made = *chunk;  // adopt() may look up other chunks and move the table
+      proto::Chunk const mapped = std::move(known->second);
+      untouched_.erase(known);
+      made.adopt(mapped, false);
+      return made;
+    }
+  }
+  return *chunk;
+}
+
+void File_volume::adopt_map(proto::File_map const& map) {
+  if (dead_ != Errc::ok) return;
+  host_.learn_servers(map);
+  ++batching_;
+  for (auto const& one : map.chunks()) {
+    bool const has_joiner =
+        std::any_of(one.replicas().begin(), one.replicas().end(), [](auto const& replica) {
+          return replica.state() == proto::REPLICA_SYNCING;
+        });
+    auto const open = chunks_.find(one.index());
+    if (open != chunks_.end()) {
+      open->second->adopt(one, false);
+      continue;
+    }
+    auto& known = untouched_[one.index()];
+    if (known.version() <= one.version()) known = one;
+    // A newcomer waits for its writer, even when nobody uses the chunk.
+    if (has_joiner && serving_) chunk_at(one.index());
+  }
+  --batching_;
+  end_of_event();
+}
+
+// ------------------------------------------------------------------ requests
+
+Errc File_volume::check(std::uint64_t offset, std::uint64_t length) const {
+  if (dead_ != Errc::ok) return dead_;
+  if (closing_) return Errc::closed;
+  return in_bounds(offset, length, size_) ? Errc::ok : Errc::bad_request;
+}
+
+Request& File_volume::new_request(Request_kind kind) {
+  if (free_requests_.empty()) {
+    requests_.push_back(std::make_unique<Request>());
+    free_requests_.push_back(requests_.back().get());
+  }
+  Request& request = *free_requests_.back();
+  free_requests_.pop_back();
+  request.kind = kind;
+  request.fua = false;
+  request.error = Errc::ok;
+  request.pieces_left = 1;  // held until every piece has been submitted
+  ++requests_open_;
+  return request;
+}
+
+Piece& File_volume::new_piece() {
+  if (free_pieces_.empty()) {
+    pieces_.push_back(std::make_unique<Piece>());
+    free_pieces_.push_back(pieces_.back().get());
+  }
+  Piece& piece = *free_pieces_.back();
+  free_pieces_.pop_back();
+  piece.serial = next_serial_++;
+  return piece;
+}
+
+void File_volume::free_piece(Piece& piece) {
+  PS_ASSERT(!piece.is_linked());
+  piece = Piece{};
+  free_pieces_.push_back(&piece);
+}
+
+Piece& File_volume::add_piece(Request& request, Piece_kind kind, std::uint64_t offset,
+                              std::uint64_t length) {
+  Piece& piece = new_piece();
+  std::uint64_t const in_chunk = offset % chunk_bytes_;
+  piece.kind = kind;
+  piece.request = &request;
+  piece.part_offset = static_cast<std::uint32_t>(offset / chunk_bytes_);  // until submitted
+  piece.user_offset = static_cast<std::uint32_t>(in_chunk);
+  piece.user_length = static_cast<std::uint32_t>(length);
+  piece.offset = static_cast<std::uint32_t>(round_down(in_chunk));
+  piece.length = static_cast<std::uint32_t>(round_up(in_chunk + length)) - piece.offset;
+  ++request.pieces_left;
+  return piece;
+}
+
+void File_volume::submit_piece(Piece& piece) {
+  auto const index = std::exchange(piece.part_offset, 0);
+  chunk_at(index).submit(piece);
+}
+
+/// Cuts a change into pieces. `data` null: zeros, whose edges are merged.
+void File_volume::submit_range(Request& request, std::uint64_t offset, std::uint64_t length,
+                               std::vector<Slice> const* data) {
+  std::uint64_t done = 0;
+  while (done < length) {
+    std::uint64_t const at = offset + done;
+    std::uint64_t take = std::min(length - done, chunk_bytes_ - at % chunk_bytes_);
+    bool const aligned_start = at % block_bytes == 0;
+    bool merge = false;
+    if (data != nullptr) {
+      take = std::min<std::uint64_t>(take, piece_bytes_max);
+      merge = !aligned_start || take % block_bytes != 0;
+    } else if (!aligned_start || take < block_bytes) {
+      take = std::min(take, round_up(at + 1) - at);
+      merge = true;
+    } else {
+      take = round_down(take);
+    }
+    Piece_kind const kind = merge              ? Piece_kind::merge
+                            : data != nullptr ? Piece_kind::write
+                                              : Piece_kind::zero;
+    Piece& piece = add_piece(request, kind, at, take);
+    if (merge && data != nullptr)
+      piece.user_data = cut(*data, done, take);
+    else if (data != nullptr && data->size() == 1)
+      piece.data = data->front().part(done, take);
+    else if (data != nullptr)
+      piece.data = joined(cut(*data, done, take), take);
+    submit_piece(piece);
+    done += take;
+  }
+}
+
+void File_volume::submitted(Request& request) {
+  if (--request.pieces_left == 0) answer_later([this, &request] { complete_request(request); });
+  if (!completed_.empty()) defer_completions();
+  send_allocations();
+  send_reports();
+}
+
+void File_volume::read(std::uint64_t offset, std::uint64_t length, Read_done done) {
+  if (Errc const error = check(offset, length); error != Errc::ok)
+    return answer_later([done = std::move(done), error] { done(make_error_code(error)); });
+  ++counters_.reads;
+  counters_.read_bytes += length;
+  Request& request = new_request(Request_kind::read);
+  request.read_done = std::move(done);
+  std::uint64_t end = offset + length;
+  for (std::uint64_t at = offset; at < end;) {
+    std::uint64_t take = std::min({end - at, chunk_bytes_ - at % chunk_bytes_,
+                                   piece_bytes_max - at % block_bytes});
+    Piece& piece = add_piece(request, Piece_kind::read, at, take);
+    piece.part = static_cast<std::uint32_t>(request.parts.size());
+    request.parts.emplace_back();
+    submit_piece(piece);
+    at += take;
+  }
+  submitted(request);
+}
+
+void File_volume::write(std::uint64_t offset, std::vector<Slice> data, bool fua, Done done) {
+  std::uint64_t length = 0;
+  for (Slice const& part : data) length += part.size();
+  if (Errc const error = check(offset, length); error != Errc::ok)
+    return answer_later([done = std::move(done), error] { done(make_error_code(error)); });
+  ++counters_.writes;
+  counters_.write_bytes += length;
+  Request& request = new_request(Request_kind::write);
+  request.done = std::move(done);
+  request.fua = fua;
+  submit_range(request, offset, length, &data);
+  submitted(request);
+}
+
+void File_volume::zero(std::uint64_t offset, std::uint64_t length, bool only_whole_blocks,
+                       bool fua, Done done) {
+  if (Errc const error = check(offset, length); error != Errc::ok)
+    return answer_later([done = std::move(done), error] { done(make_error_code(error)); });
+  Request& request = new_request(Request_kind::zero);
+  request.done = std::move(done);
+  request.fua = fua;
+  std::uint64_t end = offset + length;
+  if (only_whole_blocks) {
+    // The file's last, incomplete block has nothing behind it that could be harmed.
+    if (end != size_) end = round_down(end);
+    offset = std::min(round_up(offset), end);
+  }
+  submit_range(request, offset, end - offset, nullptr);
+  submitted(request);
+}
+
+void File_volume::extents(std::uint64_t offset, std::uint64_t length, std::size_t extents_max,
+                          Extents_done done) {
+  Errc error = check(offset, length);
+  if (error == Errc::ok && (length == 0 || extents_max == 0)) error = Errc::bad_request;
+  if (error != Errc::ok)
+    return answer_later([done = std::move(done), error] { done(make_error_code(error)); });
+  // One chunk an answer: the asker goes on behind it, and a table is 16 bytes a block.
+  length = std::min(length, chunk_bytes_ - offset % chunk_bytes_);
+  Request& request = new_request(Request_kind::extents);
+  request.extents_done = [done = std::move(done), offset, length, extents_max](Request& finished) {
+    if (finished.error != Errc::ok) return done(make_error_code(finished.error));
+    std::vector<Extent> runs;
+    Slice const& records = finished.parts.front();
+    std::size_t const blocks = records.size() / sizeof(Block_record);
+    if (blocks == 0) return done(std::vector<Extent>{{.length = length, .hole = true}});
+    std::uint64_t covered = 0;
+    std::uint64_t const skip = offset % block_bytes;
+    for (std::size_t i = 0; i < blocks && covered < length; ++i) {
+      auto const record = load_le<Block_record>(records.data() + i * sizeof(Block_record));
+      bool const hole = (record.flags & block_hole) != 0;
+      std::uint64_t const take =
+          std::min(length - covered, block_bytes - (i == 0 ? skip : 0));
+      if (runs.empty() || runs.back().hole != hole) {
+        if (runs.size() == extents_max) break;
+        runs.push_back({.length = 0, .hole = hole});
+      }
+      runs.back().length += take;
+      covered += take;
+    }
+    done(std::move(runs));
+  };
+  request.parts.emplace_back();
+  submit_piece(add_piece(request, Piece_kind::table, offset, length));
+  submitted(request);
+}
+
+// ------------------------------------------------------------------ answers
+
+void File_volume::piece_done(Piece& piece, Errc status) { completed_.emplace_back(&piece, status); }
+
+void File_volume::answer_later(std::function<void()> answer) {
+  finished_.push_back(std::move(answer));
+  defer_completions();
+}
+
+void File_volume::defer_completions() {
+  if (std::exchange(completion_deferred_, true)) return;
+  host_.executor().defer([this, alive = std::weak_ptr<bool>(alive_)] {
+    auto const token = alive.lock();
+    if (token == nullptr || !*token) return;
+    completion_deferred_ = false;
+    end_of_event();
+  });
+}
+
+void File_volume::end_of_event() {
+  if (batching_ > 0) return;
+  auto const token = alive_;
+  send_allocations();
+  send_reports();
+  run_completions();
+  if (!*token) return;  // closed by the user in a callback
+  if (std::exchange(flush_changed_, false)) continue_flushes();
+}
+
+void File_volume::run_completions() {
+  if (std::exchange(completing_, true)) return;
+  auto const token = alive_;
+  while (*token && (!completed_.empty() || !finished_.empty())) {
+    if (!completed_.empty()) {
+      auto const [piece, status] = completed_.front();
+      completed_.pop_front();
+      complete_piece(*piece, status);
+      continue;
+    }
+    auto answers = std::exchange(finished_, {});
+    for (auto& answer : answers)
+      if (*token) answer();
+  }
+  if (*token) completing_ = false;
+}
+
+void File_volume::complete_piece(Piece& piece, Errc status) {
+  Request* request = piece.request;
+  if (request == nullptr) return free_piece(piece);
+  if (status == Errc::corrupt && piece.kind == Piece_kind::read && piece.length > block_bytes)
+    return split_read(piece);
+  if (status != Errc::ok && request->error == Errc::ok) request->error = status;
+  if (status == Errc::ok && piece.kind == Piece_kind::read && piece.into_part)
+    std::memcpy(request->parts[piece.part].data() + piece.part_offset, piece.data.data(),
+                piece.data.size());
+  else if (status == Errc::ok && !is_change(piece))
+    request->parts[piece.part] = std::move(piece.data);
+  free_piece(piece);
+  if (--request->pieces_left == 0) complete_request(*request);
+}
+
+/// Every replica has some bad block in the range, but perhaps not the same one: block by block.
+void File_volume::split_read(Piece& piece) {
+  Request& request = *piece.request;
+  std::uint64_t const base =
+      static_cast<std::uint64_t>(piece.owner->index()) * chunk_bytes_ + piece.user_offset;
+  request.parts[piece.part] = Slice::allocate(piece.user_length);
+  for (std::uint32_t done = 0; done < piece.user_length;) {
+    std::uint64_t const at = base + done;
+    auto const take = static_cast<std::uint32_t>(
+        std::min<std::uint64_t>(piece.user_length - done, round_up(at + 1) - at));
+    Piece& share = add_piece(request, Piece_kind::read, at, take);
+    share.part = piece.part;
+    share.into_part = true;
+    share.part_offset = done;
+    piece.owner->submit(share);
+    done += take;
+  }
+  free_piece(piece);
+  --request.pieces_left;
+}
+
+void File_volume::complete_request(Request& request) {
+  Errc const error = request.error;
+  Request_kind const kind = request.kind;
+  Done done = std::exchange(request.done, nullptr);
+  Read_done read_done = std::exchange(request.read_done, nullptr);
+  auto extents_done = std::exchange(request.extents_done, nullptr);
+  std::vector<Slice> parts;
+  if (kind == Request_kind::extents) {
+    extents_done(request);
+    request.parts.clear();
+  } else {
+    parts = std::exchange(request.parts, {});
+  }
+  bool const fua = request.fua;
+  --requests_open_;
+  free_requests_.push_back(&request);
+  if (kind == Request_kind::extents) return;
+  if (kind == Request_kind::read) {
+    if (error != Errc::ok) return read_done(make_error_code(error));
+    return read_done(std::move(parts));
+  }
+  if (error != Errc::ok) return done(make_error_code(error));
+  if (fua) return start_flush(std::move(done));
+  done(success());
+}
+
+// ------------------------------------------------------------------ MDS
+
+void File_volume::ask_allocation(Chunk_io& chunk) { allocations_.push_back(&chunk); }
+
+void File_volume::send_allocations() {
+  if (allocations_.empty() || batching_ > 0) return;
+  auto const asked = std::exchange(allocations_, {});
+  proto::Mds_request request;
+  auto& allocate = *request.mutable_allocate();
+  allocate.set_file(file_.value);
+  allocate.set_epoch(epoch_.value);
+  for (Chunk_io const* chunk : asked) allocate.add_indexes(chunk->index());
+  host_.mds().call(
+      std::move(request), Duration{0},
+      [this, asked, alive = std::weak_ptr<bool>(alive_)](Outcome<proto::Mds_reply> answer) {
+        auto const token = alive.lock();
+        if (token == nullptr || !*token || dead_ != Errc::ok) return;
+        if (answer.has_error()) {
+          Errc const why = errc_of(answer.error().code);
+          if (why == Errc::stale_epoch || why == Errc::session_expired)
+            return lose_lease(answer.error().text);
+          host_.log().warn("no new chunk", {{"file", path_}, {"reason", answer.error().text}});
+          for (Chunk_io* chunk : asked) chunk->allocation_failed(why);
+          return end_of_event();
+        }
+        proto::File_map const& map = answer.value().map();
+        host_.learn_servers(map);
+        ++batching_;
+        for (auto const& one : map.chunks()) chunk_at(one.index()).adopt(one, true);
+        for (Chunk_io* chunk : asked)
+          if (!chunk->is_mapped()) chunk->allocation_failed(Errc::unavailable);
+        --batching_;
+        end_of_event();
+      });
+}
+
+void File_volume::ask_report(Chunk_io& chunk, std::vector<Cs_id> const& failed,
+                             std::string const& why) {
+  reports_.push_back({&chunk, failed, why, !chunk.is_idle()});
+}
+
+void File_volume::send_reports() {
+  if (reports_.empty() || batching_ > 0) return;
+  auto reports = std::exchange(reports_, {});
+  // Chunks with requests waiting first, in a command of their own: it is answered sooner.
+  for (bool const waiting_turn : {true, false}) {
+    proto::Mds_request request;
+    auto& report = *request.mutable_report_failed();
+    report.set_file(file_.value);
+    report.set_epoch(epoch_.value);
+    std::vector<Chunk_io*> asked;
+    for (Report const& one : reports) {
+      if (one.waiting_io != waiting_turn) continue;
+      auto& entry = *report.add_chunks();
+      entry.set_chunk(one.chunk->id().value);
+      entry.set_version(one.chunk->version().value);
+      for (Cs_id const cs : one.failed) entry.add_failed(cs.value);
+      report.set_reason(one.why);
+      asked.push_back(one.chunk);
+    }
+    if (asked.empty()) continue;
+    host_.mds().call(
+        std::move(request), Duration{0},
+        [this, asked, alive = std::weak_ptr<bool>(alive_)](Outcome<proto::Mds_reply> answer) {
+          auto const token = alive.lock();
+          if (token == nullptr || !*token || dead_ != Errc::ok) return;
+          if (answer.has_error()) {
+            Errc const code = errc_of(answer.error().code);
+            if (code == Errc::stale_epoch || code == Errc::session_expired)
+              return lose_lease(answer.error().text);
+            for (Chunk_io* chunk : asked) chunk->report_failed();
+            return end_of_event();
+          }
+          proto::File_map const& map = answer.value().map();
+          std::set<std::uint32_t> answered;
+          for (auto const& one : map.chunks()) answered.insert(one.index());
+          adopt_map(map);
+          for (Chunk_io* chunk : asked)
+            if (!answered.contains(chunk->index())) chunk->report_failed();
+          end_of_event();
+        });
+  }
+}
+
+void File_volume::ask_map(Chunk_io&) {
+  if (std::exchange(map_asked_, true)) return;
+  proto::Mds_request request;
+  request.mutable_get_map()->set_file(file_.value);
+  for (auto const& [index, chunk] : chunks_)
+    if (chunk->is_mapped()) request.mutable_get_map()->add_indexes(index);
+  host_.mds().call(
+      std::move(request), Duration{0},
+      [this, alive = std::weak_ptr<bool>(alive_)](Outcome<proto::Mds_reply> answer) {
+        auto const token = alive.lock();
+        if (token == nullptr || !*token || dead_ != Errc::ok) return;
+        map_asked_ = false;
+        if (!answer.has_error()) adopt_map(answer.value().map());
+      });
+}
+
+// ------------------------------------------------------------------ links, lease, life
+
+void File_volume::on_link_up(Cs_link& link) {
+  ++batching_;
+  for (auto& [_, chunk] : chunks_) chunk->link_up(link);
+  --batching_;
+  advance_sealing();
+  flush_changed_ = true;
+  end_of_event();
+}
+
+void File_volume::on_link_down(Cs_link& link) {
+  ++batching_;
+  for (auto& [_, chunk] : chunks_) chunk->link_down(link);
+  --batching_;
+  advance_sealing();
+  end_of_event();
+}
+
+void File_volume::on_tick() {
+  if (dead_ != Errc::ok) return;
+  ++batching_;
+  for (auto& [_, chunk] : chunks_) chunk->on_tick();
+  --batching_;
+  advance_sealing();
+  if (!flushes_.empty()) flush_changed_ = true;
+  end_of_event();
+}
+
+void File_volume::lease_lost() { lose_lease("a chunk server knows a newer writer"); }
+
+void File_volume::lose_lease(std::string const& why) {
+  if (dead_ != Errc::ok) return;
+  host_.log().error("the lease is lost; every request is refused from now on",
+                    {{"file", path_}, {"epoch", epoch_}, {"reason", why}});
+  abort_all(Errc::stale_epoch);
+}
+
+void File_volume::abort_all(Errc why) {
+  dead_ = why;
+  for (auto& [_, chunk] : chunks_) chunk->abort(why);
+  reports_.clear();
+  allocations_.clear();
+  for (auto& [_, flush] : std::exchange(flushes_, {}))
+    answer_later([done = std::move(flush.done), why] { done(make_error_code(why)); });
+  if (sealing_ != nullptr) {
+    auto sealing = std::move(sealing_);
+    answer_later([done = std::move(sealing->done), why] {
+      done(failure(why, std::string("the take-over was overtaken: ") + message_of(why)));
+    });
+  }
+  defer_completions();
+}
+
+void File_volume::close(Done done) {
+  if (dead_ != Errc::ok || closing_)
+    return answer_later([done = std::move(done), why = dead_] {
+      if (why == Errc::ok) return done(make_error_code(Errc::closed));
+      done(make_error_code(why));
+    });
+  flush([this, done = std::move(done)](Result<void> flushed) {
+    closing_ = true;
+    proto::Mds_request request;
+    request.mutable_close_file()->set_file(file_.value);
+    request.mutable_close_file()->set_epoch(epoch_.value);
+    // Without an answer the session's end gives the lease back.
+    host_.mds().call(std::move(request), std::chrono::seconds(5),
+                     [done, flushed](Outcome<proto::Mds_reply>) { done(flushed); });
+  });
+}
+
+std::string File_volume::waiting_reason() const {
+  for (auto const& [_, chunk] : chunks_)
+    if (auto reason = chunk->waiting_reason(); !reason.empty()) return reason;
+  return {};
+}
+
+}  // namespace pstorage::client

@@ -1,0 +1,200 @@
+// client::Volume over the chunk servers: splits requests into chunks, flushes, holds the lease.
+#pragma once
+
+#include <boost/unordered/unordered_flat_map.hpp>
+#include <deque>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "core/client/chunk_io.h"
+#include "core/client/cs_link.h"
+#include "core/client/mds_session.h"
+#include "core/client/volume.h"
+#include "core/env/executor.h"
+
+namespace pstorage::client {
+
+/// What an open file needs of its process: links shared by all files, the MDS, the loop.
+class Volume_host {
+ public:
+  virtual ~Volume_host() = default;
+  virtual Clock& clock() = 0;
+  virtual Log& log() = 0;
+  virtual Executor& executor() = 0;
+  virtual Mds_session& mds() = 0;
+  virtual Cs_link& link_of(Cs_id cs) = 0;
+  virtual void learn_servers(proto::File_map const& map) = 0;
+  virtual void volume_closed(class File_volume& volume) = 0;
+};
+
+/// Counters since the volume was opened.
+struct Volume_counters {
+  std::uint64_t reads = 0, read_bytes = 0, writes = 0, write_bytes = 0, flushes = 0;
+};
+
+class File_volume final : public Volume, private Chunk_host, private Cs_link_user {
+ public:
+  File_volume(Volume_host& host, std::string path, proto::Lease const& lease);
+  ~File_volume() override;
+  File_volume(File_volume const&) = delete;
+  File_volume& operator=(File_volume const&) = delete;
+
+  /// The take-over: every reachable CS of the file stores the epoch, the others are dropped.
+  /// Serves only after `done` was called with success. Source: DESIGN 4.
+  void seal(std::function<void(Outcome<void>)> done);
+
+  std::uint64_t size_bytes() const override { return size_; }
+  std::string const& path() const override { return path_; }
+  void read(std::uint64_t offset, std::uint64_t length, Read_done done) override;
+  void write(std::uint64_t offset, std::vector<Slice> data, bool fua, Done done) override;
+  void zero(std::uint64_t offset, std::uint64_t length, bool only_whole_blocks, bool fua,
+            Done done) override;
+  void flush(Done done) override;
+  void extents(std::uint64_t offset, std::uint64_t length, std::size_t extents_max,
+               Extents_done done) override;
+  void close(Done done) override;
+  std::string waiting_reason() const override;
+
+  File_id id() const { return file_; }
+  Epoch lease_epoch() const { return epoch_; }
+  bool is_dead() const { return dead_ != Errc::ok; }
+  Volume_counters const& counters() const { return counters_; }
+  /// A push or an answer of the MDS about this file.
+  void adopt_map(proto::File_map const& map);
+  void set_size(std::uint64_t size) { size_ = size; }
+  void on_tick();
+  void lose_lease(std::string const& why);
+
+ private:
+  struct Server {  // a CS that has been written to
+    std::vector<Chunk_io*> dirty;  // chunks with unflushed writes there
+  };
+  struct Flush_part {
+    Cs_id cs;
+    std::vector<Chunk_io*> chunks;
+    bool sent = false;
+  };
+  struct Flush {
+    Done done;
+    std::vector<Flush_part> parts;
+    Errc error = Errc::ok;
+  };
+  struct Sealing {
+    std::function<void(Outcome<void>)> done;
+    std::set<Cs_id> pending;
+    std::set<Cs_id> asked;
+    std::set<Cs_id> unreachable;
+    Time_point started{};
+    bool finishing = false;
+  };
+  struct Report {
+    Chunk_io* chunk;
+    std::vector<Cs_id> failed;
+    std::string why;
+    bool waiting_io;
+  };
+
+  // Chunk_host
+  Epoch epoch() const override { return epoch_; }
+  File_id file() const override { return file_; }
+  std::uint32_t chunk_bytes() const override { return chunk_bytes_; }
+  std::uint32_t replicas_min() const override { return replicas_min_; }
+  Time_point now() const override { return host_.clock().now(); }
+  Log& log() override { return host_.log(); }
+  Cs_link& link_of(Cs_id cs) override;
+  void piece_done(Piece& piece, Errc status) override;
+  Piece& new_piece() override;
+  void ask_allocation(Chunk_io& chunk) override;
+  void ask_report(Chunk_io& chunk, std::vector<Cs_id> const& failed,
+                  std::string const& why) override;
+  void ask_map(Chunk_io& chunk) override;
+  void mark_dirty(Chunk_io& chunk, Cs_id cs) override;
+  void lease_lost() override;
+  void writes_lost(Chunk_io& chunk) override;
+  void flush_may_go_on() override { flush_changed_ = true; }
+  void end_of_event() override;
+
+  // Cs_link_user
+  void on_link_up(Cs_link& link) override;
+  void on_link_down(Cs_link& link) override;
+
+  Chunk_io& chunk_at(std::uint32_t index);
+  Request& new_request(Request_kind kind);
+  Errc check(std::uint64_t offset, std::uint64_t length) const;
+  Piece& add_piece(Request& request, Piece_kind kind, std::uint64_t offset, std::uint64_t length);
+  void submit_piece(Piece& piece);
+  void submit_range(Request& request, std::uint64_t offset, std::uint64_t length,
+                    std::vector<Slice> const* data);
+  void free_piece(Piece& piece);
+  void submitted(Request& request);
+  void run_completions();
+  void complete_piece(Piece& piece, Errc status);
+  void split_read(Piece& piece);
+  void complete_request(Request& request);
+  void defer_completions();
+  void answer_later(std::function<void()> answer);
+  void send_reports();
+  void send_allocations();
+  void abort_all(Errc why);
+
+  // Flush: file_flush.cc.
+  void start_flush(Done done);
+  void send_flush_part(std::uint64_t id, Flush_part& part);
+  void flush_answered(std::uint64_t id, Cs_id cs, Message& reply);
+  void flush_lost(std::uint64_t id, Cs_id cs);
+  void continue_flushes();
+  void finish_part(std::uint64_t id, Cs_id cs);
+  void finish_flush(std::uint64_t id);
+
+  // Take-over: file_seal.cc.
+  void advance_sealing();
+  void send_seal(Cs_id cs);
+  void seal_answered(Cs_id cs, Message& reply);
+  void finish_sealing();
+
+  Volume_host& host_;
+  std::string const path_;
+  File_id const file_;
+  Epoch const epoch_;
+  std::uint64_t size_;
+  std::uint32_t const chunk_bytes_;
+  std::uint32_t const replicas_min_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
+
+  std::map<std::uint32_t, proto::Chunk> untouched_;  // mapped, not used under this lease yet
+  boost::unordered_flat_map<std::uint32_t, std::unique_ptr<Chunk_io>> chunks_;
+  std::map<Cs_id, Cs_link*> links_;
+  std::map<Cs_id, Server> servers_;
+
+  std::vector<std::unique_ptr<Piece>> pieces_;
+  std::vector<Piece*> free_pieces_;
+  std::uint64_t next_serial_ = 1;
+  std::vector<std::unique_ptr<Request>> requests_;
+  std::vector<Request*> free_requests_;
+  std::size_t requests_open_ = 0;
+  std::deque<std::pair<Piece*, Errc>> completed_;
+  std::vector<std::function<void()>> finished_;  // answers that must not run inside their call
+  bool completing_ = false;
+  bool completion_deferred_ = false;
+
+  std::vector<Report> reports_;
+  std::uint32_t batching_ = 0;
+  std::vector<Chunk_io*> allocations_;
+  bool map_asked_ = false;
+
+  std::map<std::uint64_t, Flush> flushes_;
+  std::uint64_t next_flush_ = 1;
+  bool flush_changed_ = false;
+  bool lost_writes_ = false;
+
+  std::unique_ptr<Sealing> sealing_;
+  Errc dead_ = Errc::ok;
+  bool closing_ = false;
+  bool serving_ = false;  // sealed
+  Volume_counters counters_;
+};
+
+}  // namespace pstorage::client
