@@ -1,0 +1,62 @@
+// The log that every change of the metadata goes through. One member: Single_log. With several
+// members the Raft core takes its place behind this very interface.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "core/result.h"
+
+namespace pstorage::mds {
+
+/// An entry that is durable on a majority (here: on our disk) and will never change.
+struct Committed_entry {
+  std::uint64_t index = 0;  // from 1, without gaps
+  std::string bytes;
+};
+
+/// Hears of the log's progress; called on the owner's loop.
+class Log_listener {
+ public:
+  virtual ~Log_listener() = default;
+  /// In order of index, each entry once. Never empty.
+  virtual void on_committed(std::vector<Committed_entry> entries) = 0;
+  /// The disk has failed a write or a sync: nothing is known about what was proposed since, and
+  /// nothing more will be committed. The process must end.
+  virtual void on_log_failed(Failure const& why) = 0;
+};
+
+/// Called with the index that must have been applied before the state may be read.
+using Barrier_done = std::function<void(Result<std::uint64_t>)>;
+
+/// Thread: the owner's loop.
+class Replicated_log {
+ public:
+  virtual ~Replicated_log() = default;
+  /// Recovers the log and hands every committed entry above `applied` to `listener`, from inside.
+  /// Errors: corrupt (with what to do), the system's.
+  virtual Outcome<void> start(std::uint64_t applied, Log_listener& listener) = 0;
+  /// Queues `entry`; returns the index that it will have if it is committed. Errors: not_leader,
+  /// no_space, too_large, closed. Nothing is written before flush().
+  virtual Outcome<std::uint64_t> propose(std::string entry) = 0;
+  /// Starts to write what was proposed. Called once a loop turn, so that entries of the same turn,
+  /// and those that come while a sync runs, share one write and one sync.
+  virtual void flush() = 0;
+  /// Every second or so: retries to make room after the disk was full.
+  virtual void tick() = 0;
+  /// Calls `done`, perhaps from inside, when reads of the state see everything that was
+  /// acknowledged before this call.
+  virtual void read_barrier(Barrier_done done) = 0;
+  /// Entries below `index` are not needed any more: their effects are durable elsewhere.
+  virtual void cut(std::uint64_t index) = 0;
+  virtual bool is_leader() const = 0;
+  virtual std::uint64_t term() const = 0;
+  /// Highest committed index; 0 = none yet.
+  virtual std::uint64_t committed() const = 0;
+  /// Commits (write + sync) since the start, for statistics.
+  virtual std::uint64_t commits() const = 0;
+};
+
+}  // namespace pstorage::mds

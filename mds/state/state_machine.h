@@ -1,0 +1,54 @@
+// The metadata state machine: committed entries become rows. Deterministic: the same log gives the
+// same database on every member, whatever the batches.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "mds.pb.h"
+#include "mds/log/replicated_log.h"
+#include "mds/state/context.h"
+#include "mds/state/database.h"
+
+namespace pstorage::mds {
+
+/// What became of one entry.
+struct Applied_entry {
+  std::uint64_t index = 0;
+  proto::Mds_reply reply;
+};
+
+/// Thread: one owner.
+class State_machine {
+ public:
+  /// `path`: of the SQLite file; ":memory:" when the whole log is replayed at each start.
+  static Outcome<std::unique_ptr<State_machine>> open(std::string const& path);
+
+  /// Index of the last applied entry; 0 = none.
+  std::uint64_t applied() const { return applied_; }
+  /// Index up to which the database file itself is durable: the log may be cut to here.
+  std::uint64_t durable() const { return durable_; }
+  /// Applies `entries` (in order, the next indexes) in one transaction. After a Failure none of
+  /// them is applied; the same call may be repeated. Errors: no_space, io_error, corrupt.
+  Outcome<std::vector<Applied_entry>> apply(std::vector<Committed_entry> const& entries,
+                                            Effects& effects);
+  /// Makes everything applied durable in the database file. Errors: the disk's.
+  Outcome<void> checkpoint();
+  std::uint64_t wal_bytes() const { return database_->wal_bytes(); }
+
+  /// For queries: read only.
+  Database& database() { return *database_; }
+
+ private:
+  explicit State_machine(std::unique_ptr<Database> database) : database_(std::move(database)) {}
+  void apply_entry(Committed_entry const& entry, Effects& effects, proto::Mds_reply& reply);
+  void apply_command(Context& context, proto::Mds_request const& request,
+                     proto::Mds_reply& reply);
+
+  std::unique_ptr<Database> database_;
+  std::uint64_t applied_ = 0;
+  std::uint64_t durable_ = 0;
+};
+
+}  // namespace pstorage::mds
