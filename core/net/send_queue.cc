@@ -8,19 +8,36 @@
 
 namespace pstorage {
 
+namespace {
+
+// A small meta part (the checksums of a few blocks) is copied behind the header: one element of the
+// gather list less costs the kernel less than these few bytes.
+constexpr std::size_t inline_meta_bytes = Send_queue::head_bytes_max - header_bytes;
+
+}  // namespace
+
 void Send_queue::push(Message message) {
   PS_ASSERT(message.meta.size() <= meta_bytes_max && message.data.size() <= data_bytes_max);
-  Entry& entry = entries_.emplace_back();
-  encode_header(message.header, static_cast<std::uint32_t>(message.meta.size()),
-                static_cast<std::uint32_t>(message.data.size()), entry.head.data());
-  entry.head_bytes = header_bytes;
-  if (auto const size = message.meta.size(); size > 0 && size <= inline_meta_bytes) {
-    std::memcpy(entry.head.data() + header_bytes, message.meta.data(), size);
-    entry.head_bytes += size;
-  } else {
-    entry.meta = std::move(message.meta);
+  std::array<std::byte, head_bytes_max> head;
+  auto const meta_size = message.meta.size();
+  encode_header(message.header, static_cast<std::uint32_t>(meta_size),
+                static_cast<std::uint32_t>(message.data.size()), head.data());
+  std::size_t head_size = header_bytes;
+  if (meta_size > 0 && meta_size <= inline_meta_bytes) {
+    std::memcpy(head.data() + header_bytes, message.meta.data(), meta_size);
+    head_size += meta_size;
+    message.meta = {};
   }
-  entry.data = std::move(message.data);
+  push(Bytes(head.data(), head_size), std::move(message.meta), std::move(message.data));
+}
+
+void Send_queue::push(Bytes head, Slice first, Slice second) {
+  PS_ASSERT(head.size() <= head_bytes_max);
+  Entry& entry = entries_.emplace_back();
+  if (!head.empty()) std::memcpy(entry.head.data(), head.data(), head.size());
+  entry.head_bytes = head.size();
+  entry.first = std::move(first);
+  entry.second = std::move(second);
   bytes_ += entry.size();
 }
 
@@ -30,8 +47,8 @@ std::size_t Send_queue::gather(std::span<iovec> vector) const {
   for (std::size_t i = first_; i < entries_.size(); ++i) {
     Entry const& entry = entries_[i];
     Bytes const parts[] = {{entry.head.data(), entry.head_bytes},
-                           entry.meta.bytes(),
-                           entry.data.bytes()};
+                           entry.first.bytes(),
+                           entry.second.bytes()};
     for (auto const& part : parts) {
       auto const skipped = std::min(skip, part.size());
       skip -= skipped;
@@ -49,8 +66,8 @@ void Send_queue::consume(std::size_t bytes) {
   first_taken_ += bytes;
   while (first_ < entries_.size() && first_taken_ >= entries_[first_].size()) {
     first_taken_ -= entries_[first_].size();
-    entries_[first_].meta = {};
-    entries_[first_].data = {};
+    entries_[first_].first = {};
+    entries_[first_].second = {};
     ++first_;
   }
   if (first_ == entries_.size()) {

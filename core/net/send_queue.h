@@ -1,4 +1,4 @@
-// Messages that wait to be written, as a gather list. No sockets.
+// Bytes that wait to be written, as a gather list. No sockets.
 #pragma once
 
 #include <sys/uio.h>
@@ -15,7 +15,14 @@ namespace pstorage {
 /// Thread: the owner's loop. Use: push() any number; gather(), write, consume() until empty.
 class Send_queue {
  public:
+  /// Largest `head`.
+  static constexpr std::size_t head_bytes_max = 128;
+
+  /// A message in the wire format of core/format.md.
   void push(Message message);
+  /// `head` is copied, the slices are kept until they are consumed.
+  void push(Bytes head, Slice first = {}, Slice second = {});
+
   bool empty() const { return bytes_ == 0; }
   /// Bytes pushed and not consumed.
   std::size_t bytes() const { return bytes_; }
@@ -26,15 +33,12 @@ class Send_queue {
   void clear();
 
  private:
-  // A small meta part (the checksums of a few blocks) is copied behind the header: one element of
-  // the gather list less costs the kernel less than these few bytes.
-  static constexpr std::size_t inline_meta_bytes = 64;
   struct Entry {
-    std::array<std::byte, header_bytes + inline_meta_bytes> head;
-    std::size_t head_bytes = 0;
-    Slice meta;
-    Slice data;
-    std::size_t size() const { return head_bytes + meta.size() + data.size(); }
+    std::array<std::byte, head_bytes_max> head;  // not initialised: only head_bytes of it are used
+    std::size_t head_bytes;
+    Slice first;
+    Slice second;
+    std::size_t size() const { return head_bytes + first.size() + second.size(); }
   };
 
   // A queue in a vector: emptied often, so it need not wrap and allocates only while it grows.
