@@ -10,9 +10,9 @@ namespace pstorage {
 
 /// Where a server listens or a client connects: TCP (host, port) or a unix socket (path).
 struct Address {
-  std::string host;         // numeric IPv4/IPv6 or a name; empty for a unix socket
-  std::uint16_t port = 0;   // 0 = any (listen only)
-  std::string unix_path;    // empty for TCP
+  std::string host;        // numeric IPv4/IPv6 or a name; empty for a unix socket
+  std::uint16_t port = 0;  // 0 = any (listen only)
+  std::string unix_path;   // empty for TCP
 
   bool is_unix() const { return !unix_path.empty(); }
   bool operator==(Address const&) const = default;

@@ -6,8 +6,8 @@ namespace pstorage {
 [[noreturn]] void assertion_failed(char const* condition, char const* file, int line);
 }  // namespace pstorage
 
-#define PS_ASSERT(condition)                                                    \
-  do {                                                                          \
-    if (!(condition)) [[unlikely]]                                              \
-      ::pstorage::assertion_failed(#condition, __FILE__, __LINE__);             \
+#define PS_ASSERT(condition)                                        \
+  do {                                                              \
+    if (!(condition)) [[unlikely]]                                  \
+      ::pstorage::assertion_failed(#condition, __FILE__, __LINE__); \
   } while (false)

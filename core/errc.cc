@@ -27,34 +27,62 @@ Errc errc_of(std::error_code const& code) {
 
 char const* message_of(Errc code) {
   switch (code) {
-    case Errc::ok: return "ok";
-    case Errc::stale_epoch: return "stale epoch: a newer writer has taken over";
-    case Errc::stale_version: return "stale version: the replica set has changed";
-    case Errc::not_open: return "the chunk is not open here";
-    case Errc::corrupt: return "checksum mismatch";
-    case Errc::no_space: return "no space left";
-    case Errc::read_only: return "the repository is read-only after a disk error";
-    case Errc::io_error: return "disk error";
-    case Errc::bad_request: return "malformed request";
-    case Errc::not_found: return "not found";
-    case Errc::exists: return "already exists";
-    case Errc::busy: return "in use by another client";
-    case Errc::not_leader: return "not the master";
-    case Errc::unavailable: return "not reachable now";
-    case Errc::timed_out: return "timed out";
-    case Errc::lost_writes: return "unflushed writes were lost on every replica";
-    case Errc::session_expired: return "the session has expired";
-    case Errc::no_placement: return "not enough chunk servers in distinct failure domains";
-    case Errc::not_empty: return "the directory is not empty";
-    case Errc::not_directory: return "not a directory";
-    case Errc::is_directory: return "is a directory";
-    case Errc::wrong_cluster: return "the peer belongs to another cluster";
-    case Errc::wrong_version: return "the peer speaks another protocol version";
-    case Errc::wrong_key: return "authentication failed: wrong password";
-    case Errc::refused: return "refused";
-    case Errc::too_large: return "too large";
-    case Errc::closed: return "shutting down";
-    case Errc::would_block: return "would block";
+    case Errc::ok:
+      return "ok";
+    case Errc::stale_epoch:
+      return "stale epoch: a newer writer has taken over";
+    case Errc::stale_version:
+      return "stale version: the replica set has changed";
+    case Errc::not_open:
+      return "the chunk is not open here";
+    case Errc::corrupt:
+      return "checksum mismatch";
+    case Errc::no_space:
+      return "no space left";
+    case Errc::read_only:
+      return "the repository is read-only after a disk error";
+    case Errc::io_error:
+      return "disk error";
+    case Errc::bad_request:
+      return "malformed request";
+    case Errc::not_found:
+      return "not found";
+    case Errc::exists:
+      return "already exists";
+    case Errc::busy:
+      return "in use by another client";
+    case Errc::not_leader:
+      return "not the master";
+    case Errc::unavailable:
+      return "not reachable now";
+    case Errc::timed_out:
+      return "timed out";
+    case Errc::lost_writes:
+      return "unflushed writes were lost on every replica";
+    case Errc::session_expired:
+      return "the session has expired";
+    case Errc::no_placement:
+      return "not enough chunk servers in distinct failure domains";
+    case Errc::not_empty:
+      return "the directory is not empty";
+    case Errc::not_directory:
+      return "not a directory";
+    case Errc::is_directory:
+      return "is a directory";
+    case Errc::wrong_cluster:
+      return "the peer belongs to another cluster";
+    case Errc::wrong_version:
+      return "the peer speaks another protocol version";
+    case Errc::wrong_key:
+      return "authentication failed: wrong password";
+    case Errc::refused:
+      return "refused";
+    case Errc::too_large:
+      return "too large";
+    case Errc::closed:
+      return "shutting down";
+    case Errc::would_block:
+      return "would block";
   }
   return "unknown error";
 }

@@ -24,7 +24,7 @@ using Host_id = Strong_id<struct Host_tag, std::uint64_t>;        // /etc/pstora
 using Session_id = Strong_id<struct Session_tag, std::uint64_t>;  // of an MDS client; 0 = none
 using Epoch = Strong_id<struct Epoch_tag, std::uint32_t>;         // of a writer's lease; grows
 using Version = Strong_id<struct Version_tag, std::uint32_t>;     // of a chunk's replica set; grows
-using Incarnation = Strong_id<struct Incarnation_tag, std::uint32_t>;  // of a CS process; random
+using Incarnation = Strong_id<struct Incarnation_tag, std::uint32_t>;   // of a CS process; random
 using Connection_id = Strong_id<struct Connection_tag, std::uint64_t>;  // never reused in a process
 
 /// Number of a write to one chunk: epoch << 32 | sequence. Stamp 0 = never written.

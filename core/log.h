@@ -21,10 +21,10 @@ struct Log_field {
   Log_field(std::string_view name, char const* text) : key(name), value(text) {}
   Log_field(std::string_view name, std::string_view text) : key(name), value(text) {}
   template <typename Number>
-    requires std::is_arithmetic_v<Number>
-  Log_field(std::string_view name, Number number) : key(name), value(std::to_string(number)) {}
+  requires std::is_arithmetic_v<Number> Log_field(std::string_view name, Number number)
+      : key(name), value(std::to_string(number)) {}
   template <typename Id>
-    requires requires(Id id) { std::to_string(id.value); }
+  requires requires(Id id) { std::to_string(id.value); }
   Log_field(std::string_view name, Id id) : key(name), value(std::to_string(id.value)) {}
 };
 

@@ -23,8 +23,7 @@ struct Failure {
 
 /// A value or a Failure. For the edges: start-up, command line, opening a volume.
 template <typename T>
-using Outcome = boost::outcome_v2::basic_result<T, Failure,
-                                                boost::outcome_v2::policy::all_narrow>;
+using Outcome = boost::outcome_v2::basic_result<T, Failure, boost::outcome_v2::policy::all_narrow>;
 
 using boost::outcome_v2::success;
 
@@ -39,15 +38,15 @@ inline Failure failure(std::error_code code, std::string text) { return {code, s
 #define PS_CONCAT(a, b) PS_CONCAT_INNER(a, b)
 
 /// PS_TRY(auto v, f()): v = f().value(), or returns f().error() from the function.
-#define PS_TRY(declaration, ...)                                       \
-  auto&& PS_CONCAT(ps_try_, __LINE__) = (__VA_ARGS__);                 \
-  if (!PS_CONCAT(ps_try_, __LINE__).has_value()) [[unlikely]]          \
-    return std::move(PS_CONCAT(ps_try_, __LINE__)).error();            \
+#define PS_TRY(declaration, ...)                              \
+  auto&& PS_CONCAT(ps_try_, __LINE__) = (__VA_ARGS__);        \
+  if (!PS_CONCAT(ps_try_, __LINE__).has_value()) [[unlikely]] \
+    return std::move(PS_CONCAT(ps_try_, __LINE__)).error();   \
   declaration = std::move(PS_CONCAT(ps_try_, __LINE__)).value()
 
 /// PS_CHECK(f()): returns f().error() from the function unless f() succeeded.
-#define PS_CHECK(...)                                                  \
-  do {                                                                 \
-    if (auto&& ps_check = (__VA_ARGS__); !ps_check.has_value())        \
-      return std::move(ps_check).error();                              \
+#define PS_CHECK(...)                                           \
+  do {                                                          \
+    if (auto&& ps_check = (__VA_ARGS__); !ps_check.has_value()) \
+      return std::move(ps_check).error();                       \
   } while (false)

@@ -27,8 +27,7 @@ Outcome<std::uint64_t> parse_size(std::string const& text) {
   std::uint64_t number = 0;
   auto const* end = text.data() + text.size();
   auto const [stop, error] = std::from_chars(text.data(), end, number);
-  int const exponent =
-      exponent_of({stop, static_cast<std::size_t>(end - stop)});
+  int const exponent = exponent_of({stop, static_cast<std::size_t>(end - stop)});
   if (error == std::errc::result_out_of_range)
     return failure(Errc::too_large, "size '" + text + "' is too large: below 16E is possible");
   if (error != std::errc{} || exponent < 0)

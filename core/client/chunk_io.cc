@@ -149,9 +149,8 @@ void Chunk_io::abort(Errc why) {
 void Chunk_io::answer_unmapped() {
   for (auto place = waiting_.begin(); place != waiting_.end();) {
     Piece& piece = *place;
-    bool const stores_nothing =
-        piece.kind == Piece_kind::zero ||
-        (piece.kind == Piece_kind::merge && piece.user_data.empty());
+    bool const stores_nothing = piece.kind == Piece_kind::zero ||
+                                (piece.kind == Piece_kind::merge && piece.user_data.empty());
     bool const behind = std::any_of(waiting_.begin(), place, [&](Piece const& earlier) {
       return is_change(earlier) && overlap(earlier, piece);
     });
@@ -258,8 +257,7 @@ void Chunk_io::start_change(Piece& piece) {
 void Chunk_io::send_change(Piece& piece, std::uint32_t index) {
   Replica& replica = replicas_[index];
   Message message;
-  message.header =
-      header(piece.kind == Piece_kind::zero ? Operation::zero : Operation::write);
+  message.header = header(piece.kind == Piece_kind::zero ? Operation::zero : Operation::write);
   message.header.stamp = piece.stamp;
   message.header.offset = piece.offset;
   message.header.length = piece.length;
@@ -295,7 +293,8 @@ void Chunk_io::on_change_reply(Piece& piece, std::uint32_t index, Message& reply
       piece.waiting &= ~bit;
       if (piece.waiting == 0) settle(piece);
       return;
-    case Errc::stale_epoch: return host_.lease_lost();
+    case Errc::stale_epoch:
+      return host_.lease_lost();
     case Errc::stale_version:
     case Errc::not_open:
       piece.sent &= ~bit;
@@ -392,8 +391,12 @@ void Chunk_io::handle_reply(Ticket const& ticket, int place, Message& reply, Cs_
       on_read_reply(*ticket.piece, index, reply, op);
       if (waiting_.empty()) return;
       break;
-    case Task::open: on_opened(index, ticket.round, reply); break;
-    default: on_merge_reply(ticket, index, reply); break;
+    case Task::open:
+      on_opened(index, ticket.round, reply);
+      break;
+    default:
+      on_merge_reply(ticket, index, reply);
+      break;
   }
   advance();
 }

@@ -59,13 +59,13 @@ class Chunk_io final : private Cs_op_owner {
     Cs_id cs;
     proto::Replica_state state = proto::REPLICA_IN_SYNC;
     Cs_link* link = nullptr;
-    bool opened = false;     // at the chunk's version, on the link's present connection
+    bool opened = false;  // at the chunk's version, on the link's present connection
     bool opening = false;
-    bool refused = false;    // it lives but cannot serve (no space, read-only, lost the chunk)
-    std::string refusal;     // why
+    bool refused = false;      // it lives but cannot serve (no space, read-only, lost the chunk)
+    std::string refusal;       // why
     bool lost_writes = false;  // it came back without acknowledged writes
-    bool missing = false;    // it has no such chunk
-    bool create = false;     // next open may create
+    bool missing = false;      // it has no such chunk
+    bool create = false;       // next open may create
     bool unclean = false;
     std::uint64_t last_stamp = 0;  // as it said when it was opened
     std::uint64_t acked = 0;       // highest stamp it has acknowledged to us
@@ -100,7 +100,7 @@ class Chunk_io final : private Cs_op_owner {
   void submit(Piece& piece);
   /// A map of this chunk from the MDS; older versions than the known one are ignored.
   void adopt(proto::Chunk const& chunk, bool just_allocated);
-  void report_failed();       // the MDS did not answer usefully; try again later
+  void report_failed();  // the MDS did not answer usefully; try again later
   void allocation_failed(Errc why);
   void link_up(Cs_link& link);
   void link_down(Cs_link& link);
@@ -114,15 +114,7 @@ class Chunk_io final : private Cs_op_owner {
   std::size_t pieces() const { return waiting_.size() + in_flight_.size(); }
 
  private:
-  enum class Task : unsigned char {
-    change,
-    read,
-    open,
-    table,
-    merge_read,
-    merge_write,
-    accept
-  };
+  enum class Task : unsigned char { change, read, open, table, merge_read, merge_write, accept };
   struct Ticket {  // context of a Cs_op
     Task task = Task::change;
     Cs_id cs;

@@ -27,9 +27,8 @@ bool Chunk_io::has_joiner() const {
 }
 
 bool Chunk_io::all_opened() const {
-  return std::all_of(replicas_.begin(), replicas_.end(), [](Replica const& replica) {
-    return replica.opened && !replica.refused;
-  });
+  return std::all_of(replicas_.begin(), replicas_.end(),
+                     [](Replica const& replica) { return replica.opened && !replica.refused; });
 }
 
 bool Chunk_io::can_write() const {
@@ -37,8 +36,7 @@ bool Chunk_io::can_write() const {
 }
 
 bool Chunk_io::can_read() const {
-  return reconciled_ &&
-         std::any_of(replicas_.begin(), replicas_.end(), [](Replica const& replica) {
+  return reconciled_ && std::any_of(replicas_.begin(), replicas_.end(), [](Replica const& replica) {
            return replica.opened && replica.state == proto::REPLICA_IN_SYNC;
          });
 }
@@ -174,8 +172,8 @@ void Chunk_io::report_if_needed() {
   std::vector<Cs_id> failed;
   std::string why;
   for (Replica const& replica : replicas_) {
-    bool const gone = replica.link->is_unreachable() && (changes || wanted || replica.dirty ||
-                                                         has_joiner());
+    bool const gone =
+        replica.link->is_unreachable() && (changes || wanted || replica.dirty || has_joiner());
     if (!gone && !replica.refused) continue;
     failed.push_back(replica.cs);
     why = replica.refused ? replica.refusal : replica.link->last_failure();
@@ -230,8 +228,8 @@ void Chunk_io::on_opened(std::uint32_t index, std::uint64_t version, Message& me
       reply.ParseFromArray(message.meta.data(), static_cast<int>(message.meta.size()));
   auto const status = static_cast<Errc>(reply.status());
   if (parsed && status == Errc::stale_epoch) return host_.lease_lost();
-  if (!parsed || (status == Errc::ok && (reply.chunks_size() != 1 ||
-                                         reply.chunks(0).chunk() != id_.value)))
+  if (!parsed ||
+      (status == Errc::ok && (reply.chunks_size() != 1 || reply.chunks(0).chunk() != id_.value)))
     return replica.link->fail("malformed answer to opening a chunk");
   if (status != Errc::ok) {
     replica.refused = true;
@@ -248,9 +246,14 @@ void Chunk_io::on_opened(std::uint32_t index, std::uint64_t version, Message& me
 
 void Chunk_io::opened_one(Replica& replica, proto::Cs_reply::Opened const& opened) {
   switch (static_cast<Errc>(opened.status())) {
-    case Errc::ok: break;
-    case Errc::not_found: replica.missing = true; return;
-    case Errc::stale_version: host_.ask_map(*this); return;
+    case Errc::ok:
+      break;
+    case Errc::not_found:
+      replica.missing = true;
+      return;
+    case Errc::stale_version:
+      host_.ask_map(*this);
+      return;
     default:
       replica.refused = true;
       replica.refusal = message_of(static_cast<Errc>(opened.status()));
@@ -307,10 +310,14 @@ void Chunk_io::on_merge_reply(Ticket const& ticket, std::uint32_t index, Message
   if (ticket.round != merge_round_ || merge_ == nullptr) return;
   if (reply.header.status == Errc::stale_epoch) return host_.lease_lost();
   switch (ticket.task) {
-    case Task::table: return on_table(index, reply);
-    case Task::merge_read: return on_merge_read(index, reply);
-    case Task::merge_write: return on_merge_written(index, reply);
-    default: return on_accepted(index, reply);
+    case Task::table:
+      return on_table(index, reply);
+    case Task::merge_read:
+      return on_merge_read(index, reply);
+    case Task::merge_write:
+      return on_merge_written(index, reply);
+    default:
+      return on_accepted(index, reply);
   }
 }
 
@@ -409,8 +416,8 @@ void Chunk_io::on_merge_read(std::uint32_t index, Message& reply) {
   shape.length = step.count * block_bytes;
   if (unreadable || !read_is_valid(shape, reply)) {
     // Its table promised more than its data holds: these blocks come from elsewhere.
-    std::uint32_t const bad = status == Errc::corrupt ? reply.header.offset / block_bytes
-                                                      : step.first;
+    std::uint32_t const bad =
+        status == Errc::corrupt ? reply.header.offset / block_bytes : step.first;
     bool const named = bad >= step.first && bad < step.first + step.count;
     merge_->tables[index][named ? bad : step.first].flags |= block_corrupt;
     return plan();
@@ -419,9 +426,9 @@ void Chunk_io::on_merge_read(std::uint32_t index, Message& reply) {
 }
 
 void Chunk_io::write_merge_step(Merge_step const& step, Slice const& data) {
-  Slice records = Slice::copy_of(
-      {reinterpret_cast<std::byte const*>(&merge_->tables[step.source][step.first]),
-       step.count * sizeof(Block_record)});
+  Slice records =
+      Slice::copy_of({reinterpret_cast<std::byte const*>(&merge_->tables[step.source][step.first]),
+                      step.count * sizeof(Block_record)});
   for (std::uint32_t i = 0; i < replicas_.size(); ++i) {
     if ((step.targets >> i & 1) == 0) continue;
     Message message;

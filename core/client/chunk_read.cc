@@ -23,8 +23,7 @@ int Chunk_io::choose_replica(Piece const& piece) const {
   for (std::uint32_t turn = 0; turn < members; ++turn) {
     std::uint32_t const i = (index_ + turn) % members;
     Replica const& replica = replicas_[i];
-    if (!replica.opened || replica.state != proto::REPLICA_IN_SYNC ||
-        (piece.tried >> i & 1) != 0)
+    if (!replica.opened || replica.state != proto::REPLICA_IN_SYNC || (piece.tried >> i & 1) != 0)
       continue;
     if (best < 0) {
       best = static_cast<int>(i);
@@ -32,9 +31,9 @@ int Chunk_io::choose_replica(Piece const& piece) const {
     }
     Cs_link const& chosen = *replicas_[static_cast<std::size_t>(best)].link;
     bool const nearer = replica.link->is_local() && !chosen.is_local();
-    bool const much_quicker =
-        replica.link->is_local() == chosen.is_local() &&
-        chosen.read_latency() > hedge_min && replica.link->read_latency() * 4 < chosen.read_latency();
+    bool const much_quicker = replica.link->is_local() == chosen.is_local() &&
+                              chosen.read_latency() > hedge_min &&
+                              replica.link->read_latency() * 4 < chosen.read_latency();
     if (nearer || much_quicker) best = static_cast<int>(i);
   }
   return best;
@@ -56,8 +55,7 @@ void Chunk_io::start_read(Piece& piece) {
 
 void Chunk_io::send_read(Piece& piece, std::uint32_t index) {
   Message message;
-  message.header =
-      header(piece.kind == Piece_kind::table ? Operation::table : Operation::read);
+  message.header = header(piece.kind == Piece_kind::table ? Operation::table : Operation::read);
   message.header.offset = piece.offset;
   message.header.length = piece.length;
   Ticket& ticket = new_ticket(Task::read, replicas_[index].cs, &piece);

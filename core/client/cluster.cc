@@ -100,12 +100,12 @@ void Cluster::ask_lease(std::shared_ptr<Opening> const& opening) {
   request.mutable_open_file()->set_path(opening->path);
   request.mutable_open_file()->set_force(opening->options.force);
   Duration const left = opening->give_up - clock_.now();
-  session_.call(std::move(request), std::max(left, Duration(std::chrono::seconds(5))),
-                [this, opening, alive = std::weak_ptr<bool>(alive_)](
-                    Outcome<proto::Mds_reply> answer) {
-                  auto const token = alive.lock();
-                  if (token != nullptr && *token) lease_answered(opening, answer);
-                });
+  session_.call(
+      std::move(request), std::max(left, Duration(std::chrono::seconds(5))),
+      [this, opening, alive = std::weak_ptr<bool>(alive_)](Outcome<proto::Mds_reply> answer) {
+        auto const token = alive.lock();
+        if (token != nullptr && *token) lease_answered(opening, answer);
+      });
 }
 
 void Cluster::lease_answered(std::shared_ptr<Opening> const& opening,
@@ -120,8 +120,8 @@ void Cluster::lease_answered(std::shared_ptr<Opening> const& opening,
     return;
   }
   // The seal's callback owns the volume until it is handed out.
-  auto volume = std::make_shared<std::unique_ptr<File_volume>>(
-      std::make_unique<File_volume>(static_cast<Volume_host&>(*this), opening->path, answer.value().lease()));
+  auto volume = std::make_shared<std::unique_ptr<File_volume>>(std::make_unique<File_volume>(
+      static_cast<Volume_host&>(*this), opening->path, answer.value().lease()));
   File_volume& file = **volume;
   volumes_.push_back(&file);
   if (auto const& previous = answer.value().lease().previous_holder(); !previous.empty())

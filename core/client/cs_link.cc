@@ -39,7 +39,12 @@ Message control_message(proto::Cs_request const& request) {
 
 Cs_link::Cs_link(Clock& clock, Network& network, Log& log, Cs_id id, Host_id own_host,
                  Cs_link_options const& options)
-    : clock_(clock), network_(network), log_(log), id_(id), own_host_(own_host), options_(options) {}
+    : clock_(clock),
+      network_(network),
+      log_(log),
+      id_(id),
+      own_host_(own_host),
+      options_(options) {}
 
 Cs_link::~Cs_link() {
   if (connection_) network_.close(connection_);
@@ -116,8 +121,7 @@ void Cs_link::fail(std::string const& why) {
 void Cs_link::go_down(std::string const& why) {
   if (connection_) network_.close(connection_);
   connection_ = {};
-  if (state_ == State::up)
-    log_.warn("lost a chunk server", {{"cs", id_}, {"reason", why}});
+  if (state_ == State::up) log_.warn("lost a chunk server", {{"cs", id_}, {"reason", why}});
   last_failure_ = why;
   ++address_index_;
   // The other address of the same CS is tried at once, the first one again only after a pause.

@@ -50,10 +50,10 @@ class Cs_link_user {
 };
 
 struct Cs_link_options {
-  Duration ping_after = std::chrono::milliseconds(700);     // of silence while something is asked
-  Duration silence_max = std::chrono::milliseconds(2000);   // then the CS counts as dead
-  Duration request_max = std::chrono::seconds(8);           // a live CS whose disk hangs
-  Duration connect_max = std::chrono::milliseconds(1500);   // connect and handshake
+  Duration ping_after = std::chrono::milliseconds(700);    // of silence while something is asked
+  Duration silence_max = std::chrono::milliseconds(2000);  // then the CS counts as dead
+  Duration request_max = std::chrono::seconds(8);          // a live CS whose disk hangs
+  Duration connect_max = std::chrono::milliseconds(1500);  // connect and handshake
   Duration retry_min = std::chrono::milliseconds(100);
   Duration retry_max = std::chrono::milliseconds(1000);
 };

@@ -7,9 +7,7 @@
 
 namespace pstorage::client {
 
-void File_volume::mark_dirty(Chunk_io& chunk, Cs_id cs) {
-  servers_[cs].dirty.push_back(&chunk);
-}
+void File_volume::mark_dirty(Chunk_io& chunk, Cs_id cs) { servers_[cs].dirty.push_back(&chunk); }
 
 void File_volume::writes_lost(Chunk_io& chunk) {
   host_.log().error("every replica lost writes that were not flushed",
@@ -55,15 +53,16 @@ void File_volume::send_flush_part(std::uint64_t id, Flush_part& part) {
   message.header.stamp = Stamp::of(epoch_, 0);
   part.sent = true;
   Cs_id const cs = part.cs;
-  link.call(std::move(message), [this, id, cs, alive = std::weak_ptr<bool>(alive_)](Message* reply) {
-    auto const token = alive.lock();
-    if (token == nullptr || !*token || dead_ != Errc::ok) return;
-    if (reply == nullptr)
-      flush_lost(id, cs);
-    else
-      flush_answered(id, cs, *reply);
-    if (reply != nullptr) end_of_event();
-  });
+  link.call(std::move(message),
+            [this, id, cs, alive = std::weak_ptr<bool>(alive_)](Message* reply) {
+              auto const token = alive.lock();
+              if (token == nullptr || !*token || dead_ != Errc::ok) return;
+              if (reply == nullptr)
+                flush_lost(id, cs);
+              else
+                flush_answered(id, cs, *reply);
+              if (reply != nullptr) end_of_event();
+            });
 }
 
 void File_volume::flush_lost(std::uint64_t id, Cs_id cs) {
@@ -101,8 +100,9 @@ void File_volume::continue_flushes() {
   for (auto& [id, flush] : flushes_)
     for (Flush_part& part : flush.parts) {
       if (part.sent) continue;
-      bool const still_dirty = std::any_of(part.chunks.begin(), part.chunks.end(),
-                                           [&](Chunk_io* chunk) { return chunk->dirty_at(part.cs); });
+      bool const still_dirty =
+          std::any_of(part.chunks.begin(), part.chunks.end(),
+                      [&](Chunk_io* chunk) { return chunk->dirty_at(part.cs); });
       if (!still_dirty) {
         done.emplace_back(id, part.cs);
         continue;

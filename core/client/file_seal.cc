@@ -81,27 +81,27 @@ void File_volume::finish_sealing() {
   finish.set_file(file_.value);
   finish.set_epoch(epoch_.value);
   for (Cs_id const cs : sealing_->unreachable) finish.add_unreachable(cs.value);
-  host_.mds().call(
-      std::move(request), std::chrono::seconds(30),
-      [this, alive = std::weak_ptr<bool>(alive_)](Outcome<proto::Mds_reply> answer) {
-        auto const token = alive.lock();
-        if (token == nullptr || !*token || sealing_ == nullptr) return;
-        auto sealing = std::move(sealing_);
-        if (answer.has_error()) {
-          abort_all(Errc::stale_epoch);
-          return sealing->done(answer.error());
-        }
-        serving_ = true;
-        adopt_map(answer.value().map());
-        // Newcomers that were syncing under the former writer wait for this one to join them.
-        std::vector<std::uint32_t> joiners;
-        for (auto const& [index, chunk] : untouched_)
-          for (auto const& replica : chunk.replicas())
-            if (replica.state() == proto::REPLICA_SYNCING) joiners.push_back(index);
-        for (std::uint32_t const index : joiners) chunk_at(index);
-        end_of_event();
-        sealing->done(success());
-      });
+  host_.mds().call(std::move(request), std::chrono::seconds(30),
+                   [this, alive = std::weak_ptr<bool>(alive_)](Outcome<proto::Mds_reply> answer) {
+                     auto const token = alive.lock();
+                     if (token == nullptr || !*token || sealing_ == nullptr) return;
+                     auto sealing = std::move(sealing_);
+                     if (answer.has_error()) {
+                       abort_all(Errc::stale_epoch);
+                       return sealing->done(answer.error());
+                     }
+                     serving_ = true;
+                     adopt_map(answer.value().map());
+                     // Newcomers that were syncing under the former writer wait for this one to
+                     // join them.
+                     std::vector<std::uint32_t> joiners;
+                     for (auto const& [index, chunk] : untouched_)
+                       for (auto const& replica : chunk.replicas())
+                         if (replica.state() == proto::REPLICA_SYNCING) joiners.push_back(index);
+                     for (std::uint32_t const index : joiners) chunk_at(index);
+                     end_of_event();
+                     sealing->done(success());
+                   });
 }
 
 }  // namespace pstorage::client

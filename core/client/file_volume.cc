@@ -14,7 +14,9 @@ constexpr std::uint32_t piece_bytes_max = 1u << 20;
 constexpr std::uint64_t round_down(std::uint64_t value) {
   return value / block_bytes * block_bytes;
 }
-constexpr std::uint64_t round_up(std::uint64_t value) { return round_down(value + block_bytes - 1); }
+constexpr std::uint64_t round_up(std::uint64_t value) {
+  return round_down(value + block_bytes - 1);
+}
 
 /// [offset, offset + length) of `parts` laid one behind the other.
 std::vector<Slice> cut(std::vector<Slice> const& parts, std::uint64_t offset,
@@ -97,9 +99,8 @@ void File_volume::adopt_map(proto::File_map const& map) {
   ++batching_;
   for (auto const& one : map.chunks()) {
     bool const has_joiner =
-        std::any_of(one.replicas().begin(), one.replicas().end(), [](auto const& replica) {
-          return replica.state() == proto::REPLICA_SYNCING;
-        });
+        std::any_of(one.replicas().begin(), one.replicas().end(),
+                    [](auto const& replica) { return replica.state() == proto::REPLICA_SYNCING; });
     auto const open = chunks_.find(one.index());
     if (open != chunks_.end()) {
       open->second->adopt(one, false);
@@ -192,7 +193,7 @@ void File_volume::submit_range(Request& request, std::uint64_t offset, std::uint
     } else {
       take = round_down(take);
     }
-    Piece_kind const kind = merge              ? Piece_kind::merge
+    Piece_kind const kind = merge             ? Piece_kind::merge
                             : data != nullptr ? Piece_kind::write
                                               : Piece_kind::zero;
     Piece& piece = add_piece(request, kind, at, take);
@@ -223,8 +224,8 @@ void File_volume::read(std::uint64_t offset, std::uint64_t length, Read_done don
   request.read_done = std::move(done);
   std::uint64_t end = offset + length;
   for (std::uint64_t at = offset; at < end;) {
-    std::uint64_t take = std::min({end - at, chunk_bytes_ - at % chunk_bytes_,
-                                   piece_bytes_max - at % block_bytes});
+    std::uint64_t take =
+        std::min({end - at, chunk_bytes_ - at % chunk_bytes_, piece_bytes_max - at % block_bytes});
     Piece& piece = add_piece(request, Piece_kind::read, at, take);
     piece.part = static_cast<std::uint32_t>(request.parts.size());
     request.parts.emplace_back();
@@ -248,8 +249,8 @@ void File_volume::write(std::uint64_t offset, std::vector<Slice> data, bool fua,
   submitted(request);
 }
 
-void File_volume::zero(std::uint64_t offset, std::uint64_t length, bool only_whole_blocks,
-                       bool fua, Done done) {
+void File_volume::zero(std::uint64_t offset, std::uint64_t length, bool only_whole_blocks, bool fua,
+                       Done done) {
   if (Errc const error = check(offset, length); error != Errc::ok)
     return answer_later([done = std::move(done), error] { done(make_error_code(error)); });
   Request& request = new_request(Request_kind::zero);
@@ -285,8 +286,7 @@ void File_volume::extents(std::uint64_t offset, std::uint64_t length, std::size_
     for (std::size_t i = 0; i < blocks && covered < length; ++i) {
       auto const record = load_le<Block_record>(records.data() + i * sizeof(Block_record));
       bool const hole = (record.flags & block_hole) != 0;
-      std::uint64_t const take =
-          std::min(length - covered, block_bytes - (i == 0 ? skip : 0));
+      std::uint64_t const take = std::min(length - covered, block_bytes - (i == 0 ? skip : 0));
       if (runs.empty() || runs.back().hole != hole) {
         if (runs.size() == extents_max) break;
         runs.push_back({.length = 0, .hole = hole});
@@ -499,14 +499,13 @@ void File_volume::ask_map(Chunk_io&) {
   request.mutable_get_map()->set_file(file_.value);
   for (auto const& [index, chunk] : chunks_)
     if (chunk->is_mapped()) request.mutable_get_map()->add_indexes(index);
-  host_.mds().call(
-      std::move(request), Duration{0},
-      [this, alive = std::weak_ptr<bool>(alive_)](Outcome<proto::Mds_reply> answer) {
-        auto const token = alive.lock();
-        if (token == nullptr || !*token || dead_ != Errc::ok) return;
-        map_asked_ = false;
-        if (!answer.has_error()) adopt_map(answer.value().map());
-      });
+  host_.mds().call(std::move(request), Duration{0},
+                   [this, alive = std::weak_ptr<bool>(alive_)](Outcome<proto::Mds_reply> answer) {
+                     auto const token = alive.lock();
+                     if (token == nullptr || !*token || dead_ != Errc::ok) return;
+                     map_asked_ = false;
+                     if (!answer.has_error()) adopt_map(answer.value().map());
+                   });
 }
 
 // ------------------------------------------------------------------ links, lease, life

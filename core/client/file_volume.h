@@ -69,7 +69,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void lose_lease(std::string const& why);
 
  private:
-  struct Server {  // a CS that has been written to
+  struct Server {                  // a CS that has been written to
     std::vector<Chunk_io*> dirty;  // chunks with unflushed writes there
   };
   struct Flush_part {

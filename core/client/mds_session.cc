@@ -34,8 +34,10 @@ bool is_command(proto::Mds_request const& request) {
     case proto::Mds_request::kListServices:
     case proto::Mds_request::kGetEvents:
     case proto::Mds_request::kGetConfig:
-    case proto::Mds_request::OP_NOT_SET: return false;
-    default: return true;
+    case proto::Mds_request::OP_NOT_SET:
+      return false;
+    default:
+      return true;
   }
 }
 
@@ -62,8 +64,7 @@ void Mds_session::set_expired_handler(std::function<void()> handler) {
 void Mds_session::set_heartbeat_filler(std::function<void(proto::Heartbeat&)> filler) {
   fill_heartbeat_ = std::move(filler);
 }
-void Mds_session::set_lost_files_handler(
-    std::function<void(std::vector<File_id> const&)> handler) {
+void Mds_session::set_lost_files_handler(std::function<void(std::vector<File_id> const&)> handler) {
   on_lost_files_ = std::move(handler);
 }
 
@@ -105,8 +106,8 @@ void Mds_session::link_down(Time_point now) {
   by_wire_id_.clear();
   for (auto& [_, call] : calls_) call.wire_id = 0;
   if (preferred_.empty())
-    retry_at_ = now + retry_min +
-                Duration(random_.below(static_cast<std::uint64_t>(retry_jitter.count())));
+    retry_at_ =
+        now + retry_min + Duration(random_.below(static_cast<std::uint64_t>(retry_jitter.count())));
   if (std::exchange(linked_, false) && on_link_) on_link_(false);
 }
 
@@ -316,8 +317,10 @@ void Mds_session::on_tick() {
       now - last_heartbeat_ >= options_.heartbeat_interval) {
     proto::Mds_request request;
     request.set_session(session_.value);
-    if (fill_heartbeat_) fill_heartbeat_(*request.mutable_heartbeat());
-    else request.mutable_heartbeat();
+    if (fill_heartbeat_)
+      fill_heartbeat_(*request.mutable_heartbeat());
+    else
+      request.mutable_heartbeat();
     heartbeat_wire_id_ = next_wire_id_++;
     last_heartbeat_ = now;
     send_control(heartbeat_wire_id_, request);

@@ -17,10 +17,10 @@
 namespace pstorage::client {
 
 struct Mds_session_options {
-  std::vector<Address> servers;                        // bootstrap list; never empty
-  std::string name;                                    // "csd[12]@host1", for people
+  std::vector<Address> servers;  // bootstrap list; never empty
+  std::string name;              // "csd[12]@host1", for people
   Host_id host;
-  Duration try_timeout = std::chrono::seconds(2);      // one server's time to answer
+  Duration try_timeout = std::chrono::seconds(2);  // one server's time to answer
   Duration heartbeat_interval = std::chrono::seconds(1);
 };
 
@@ -64,8 +64,8 @@ class Mds_session final : private Connection_handler, public Ticker {
  private:
   struct Call {
     proto::Mds_request request;
-    Time_point give_up;      // zero: never
-    Time_point not_before;   // the MDS asked for patience
+    Time_point give_up;     // zero: never
+    Time_point not_before;  // the MDS asked for patience
     Mds_done done;
     std::uint64_t key = 0;      // in calls_
     std::uint64_t wire_id = 0;  // request id of the try under way; 0 = not sent
@@ -97,11 +97,11 @@ class Mds_session final : private Connection_handler, public Ticker {
   Log& log_;
   Mds_session_options options_;
 
-  Connection_id connection_{};       // 0: none
-  bool linked_ = false;              // connected and authenticated
+  Connection_id connection_{};  // 0: none
+  bool linked_ = false;         // connected and authenticated
   std::string connected_to_;
   std::size_t next_server_ = 0;
-  std::string preferred_;            // where a redirect pointed; tried first
+  std::string preferred_;  // where a redirect pointed; tried first
   Time_point connect_started_{};
   Time_point retry_at_{};
   std::string last_failure_ = "not tried yet";
@@ -117,7 +117,7 @@ class Mds_session final : private Connection_handler, public Ticker {
   std::uint64_t next_sequence_ = 1;
   std::uint64_t next_wire_id_ = 1;
   std::uint64_t next_call_ = 1;
-  Calls calls_;                                       // in order of submission
+  Calls calls_;                                        // in order of submission
   std::map<std::uint64_t, std::uint64_t> by_wire_id_;  // wire id -> call
 
   std::function<void(proto::Mds_push const&)> on_push_;

@@ -21,8 +21,8 @@ struct Request {
   Request_kind kind = Request_kind::read;
   bool fua = false;
   std::uint32_t pieces_left = 0;
-  Errc error = Errc::ok;     // the first one
-  Done done;                 // write, zero
+  Errc error = Errc::ok;  // the first one
+  Done done;              // write, zero
   Read_done read_done;
   std::vector<Slice> parts;  // read: the answer; extents: block records or empty
   std::function<void(Request&)> extents_done;
@@ -44,10 +44,10 @@ struct Piece : boost::intrusive::list_base_hook<> {
   std::uint32_t offset = 0;  // bytes in the chunk, whole blocks
   std::uint32_t length = 0;
   class Chunk_io* owner = nullptr;  // once submitted
-  Request* request = nullptr;  // null: the chunk's own (healing)
-  std::uint32_t part = 0;      // read: index in request->parts
-  std::uint32_t part_offset = 0;  // read: where in that part, when `into_part`
-  bool into_part = false;      // a share of a read that had to be split
+  Request* request = nullptr;       // null: the chunk's own (healing)
+  std::uint32_t part = 0;           // read: index in request->parts
+  std::uint32_t part_offset = 0;    // read: where in that part, when `into_part`
+  bool into_part = false;           // a share of a read that had to be split
   // What of [offset, offset + length) the user asked for; differs at unaligned edges.
   std::uint32_t user_offset = 0;
   std::uint32_t user_length = 0;
@@ -58,13 +58,13 @@ struct Piece : boost::intrusive::list_base_hook<> {
   Stamp stamp;  // write, zero: once sent
 
   bool in_flight = false;
-  std::uint32_t waiting = 0;  // bit a replica (index in the chunk): sent or to be sent, no answer
-  std::uint32_t sent = 0;     // bit a replica: sent on its present connection
-  std::uint32_t no_space = 0; // bit a replica: it has no room
+  std::uint32_t waiting = 0;   // bit a replica (index in the chunk): sent or to be sent, no answer
+  std::uint32_t sent = 0;      // bit a replica: sent on its present connection
+  std::uint32_t no_space = 0;  // bit a replica: it has no room
 
   // Reads.
-  std::uint32_t tried = 0;    // bit a replica: asked, did not deliver
-  std::uint32_t corrupt = 0;  // bit a replica: its data failed the checksum
+  std::uint32_t tried = 0;      // bit a replica: asked, did not deliver
+  std::uint32_t corrupt = 0;    // bit a replica: its data failed the checksum
   std::uint32_t reads_out = 0;  // answers expected
   Time_point started{};
   Cs_op* ops[2] = {nullptr, nullptr};  // the read and its hedge

@@ -19,10 +19,10 @@ enum class Operation : std::uint16_t {
   write = 2,    // client -> CS. meta = u32 CRC32C a block, data = whole blocks
   read = 3,     // client -> CS. reply: meta = u32 CRC32C a block, data = whole blocks
   zero = 4,     // client -> CS. whole blocks become holes (discard, write zeroes)
-  flush = 5,    // client -> CS. all acknowledged writes of the file (header.chunk = file id) durable
-  repair = 6,   // client -> CS. meta = a Block_record a block, data = whole blocks: heal, reconcile
-  table = 7,    // client/CS -> CS. reply: meta = a Block_record a block of the asked range
-  pull = 8,     // CS -> CS. like read, reply: meta = a Block_record a block, data = whole blocks
+  flush = 5,   // client -> CS. all acknowledged writes of the file (header.chunk = file id) durable
+  repair = 6,  // client -> CS. meta = a Block_record a block, data = whole blocks: heal, reconcile
+  table = 7,   // client/CS -> CS. reply: meta = a Block_record a block of the asked range
+  pull = 8,    // CS -> CS. like read, reply: meta = a Block_record a block, data = whole blocks
 };
 
 /// State of one block of one replica, as table, pull and repair carry it. 16 bytes, little endian.
