@@ -66,10 +66,10 @@ void Asio_connection::connect_finished(std::error_code error) {
   begin_handshake();
 }
 
-void Asio_connection::start_accepted(int fd) {
-  tune_socket(fd);
-  peer_address_ = peer_text(fd, address_.unix_path);
-  socket_.assign(fd);
+void Asio_connection::start_accepted(File_descriptor fd) {
+  tune_socket(fd.get());
+  peer_address_ = peer_text(fd.get(), address_.unix_path);
+  socket_.assign(fd.release());
   begin_handshake();
 }
 

@@ -33,7 +33,7 @@ class Asio_connection final : public std::enable_shared_from_this<Asio_connectio
                   bool is_server);
 
   void start_connect();
-  void start_accepted(int fd);
+  void start_accepted(File_descriptor fd);
 
   void send(Message message);
   /// Writes what is queued. End of a turn only.

@@ -1,73 +1,15 @@
 #include "core/net/asio_network.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/posix/stream_descriptor.hpp>
-#include <cerrno>
 
 #include "core/assert.h"
 #include "core/net/asio_connection.h"
 #include "core/net/resolver.h"
 #include "core/net/socket.h"
+#include "core/net/stream_acceptor.h"
 
 namespace pstorage {
-
-/// A listening socket. Accepts whatever has arrived each time it is readable.
-class Listener : public std::enable_shared_from_this<Listener> {
- public:
-  Listener(Asio_network& network, Connection_handler& handler, Address address, File_descriptor fd)
-      : network_(network), handler_(handler), address_(std::move(address)), socket_(network.io_) {
-    socket_.assign(fd.release());
-  }
-  Connection_handler& handler() const { return handler_; }
-  Address const& address() const { return address_; }
-
-  void wait() {
-    socket_.async_wait(boost::asio::posix::stream_descriptor::wait_read,
-                       [self = shared_from_this()](boost::system::error_code const& error) {
-                         if (!error) self->accept_all();
-                       });
-  }
-  void stop() {
-    boost::system::error_code ignored;
-    socket_.close(ignored);
-    paused_ = false;
-    if (address_.is_unix()) ::unlink(address_.unix_path.c_str());
-  }
-  /// After accept() failed for want of descriptors or memory: tries again at the next tick instead
-  /// of spinning on a socket that stays readable.
-  void resume() {
-    if (std::exchange(paused_, false)) wait();
-  }
-
- private:
-  void accept_all() {
-    for (int i = 0; i < accepts_a_turn; ++i) {
-      auto fd = accept_one(socket_.native_handle());
-      if (!fd) {
-        auto const error = fd.error();
-        if (error == std::errc::resource_unavailable_try_again) break;
-        if (error == std::errc::connection_aborted || error == std::errc::interrupted) continue;
-        network_.note_refused("a client of " + address_.text(),
-                              "accept failed: " + error.message());
-        paused_ = true;
-        return;
-      }
-      network_.accepted(fd.value().release(), *this);
-    }
-    wait();
-  }
-
-  static constexpr int accepts_a_turn = 32;
-
-  Asio_network& network_;
-  Connection_handler& handler_;
-  Address address_;
-  boost::asio::posix::stream_descriptor socket_;
-  bool paused_ = false;
-};
 
 Asio_network::Asio_network(boost::asio::io_context& io, Network_options options, Clock& clock,
                            Log& log)
@@ -78,7 +20,7 @@ Asio_network::Asio_network(boost::asio::io_context& io, Network_options options,
       resolver_(std::make_unique<Resolver>(io)) {}
 
 Asio_network::~Asio_network() {
-  for (auto const& listener : listeners_) listener->stop();
+  for (auto const& acceptor : acceptors_) acceptor->stop();
   // close() takes each one out of the table; the copy keeps it alive until it is done.
   for (auto const& connection : std::vector(slots_))
     if (connection) connection->close();
@@ -139,25 +81,29 @@ Outcome<Address> Asio_network::listen(Address const& at, Connection_handler& han
   Address real;
   PS_TRY(auto fd, listen_at(at, real));
   tls();
-  listeners_.push_back(std::make_shared<Listener>(*this, handler, real, std::move(fd)));
-  listeners_.back()->wait();
+  auto acceptor = std::make_shared<Stream_acceptor>(
+      io_, real, std::move(fd),
+      [this, real, &handler](File_descriptor socket) {
+        accepted(std::move(socket), real, handler);
+      },
+      [this, real](std::error_code error) {
+        note_refused("a client of " + real.text(), "accept failed: " + error.message());
+      });
+  acceptor->start();
+  acceptors_.push_back(std::move(acceptor));
   return real;
 }
 
-void Asio_network::accepted(int fd, Listener const& listener) {
-  if (connections_ >= options_.connections_max) {
-    note_refused(peer_text(fd, listener.address().unix_path),
-                 "more than " + std::to_string(options_.connections_max) + " connections");
-    ::close(fd);
-    return;
-  }
+void Asio_network::accepted(File_descriptor fd, Address const& at, Connection_handler& handler) {
+  if (connections_ >= options_.connections_max)
+    return note_refused(peer_text(fd.get(), at.unix_path),
+                        "more than " + std::to_string(options_.connections_max) + " connections");
   if (unauthenticated_count_ >= options_.unauthenticated_max) drop_oldest_unauthenticated();
-  auto connection =
-      std::make_shared<Asio_connection>(*this, listener.handler(), listener.address(), true);
+  auto connection = std::make_shared<Asio_connection>(*this, handler, at, true);
   unauthenticated_.push_back(add(connection));
   ++unauthenticated_count_;
   connection->set_counted(true);
-  connection->start_accepted(fd);
+  connection->start_accepted(std::move(fd));
 }
 
 // A handshake takes milliseconds, so the oldest unfinished one is the likeliest to be a port scan;
@@ -205,7 +151,7 @@ void Asio_network::on_tick() {
     auto const connection = slots_[i];
     if (connection) connection->check_deadline(now);
   }
-  for (auto const& listener : listeners_) listener->resume();
+  for (auto const& acceptor : acceptors_) acceptor->resume();
 }
 
 void Asio_network::flush_turn() {

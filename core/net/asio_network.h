@@ -25,8 +25,9 @@ class io_context;
 namespace pstorage {
 
 class Asio_connection;
-class Listener;
+class File_descriptor;
 class Resolver;
+class Stream_acceptor;
 
 struct Network_options {
   Identity identity;
@@ -61,7 +62,6 @@ class Asio_network final : public Network, public Ticker, public Turn_flusher {
 
  private:
   friend class Asio_connection;
-  friend class Listener;
 
   // An id is a counter above the number of a slot: found with one comparison, never reused.
   static constexpr unsigned slot_bits = 20;
@@ -70,7 +70,7 @@ class Asio_network final : public Network, public Ticker, public Turn_flusher {
   Connection_id add(std::shared_ptr<Asio_connection> connection);
   void remove(Connection_id id);
   void mark_dirty(Connection_id id) { dirty_.push_back(id); }
-  void accepted(int fd, Listener const& listener);
+  void accepted(File_descriptor fd, Address const& at, Connection_handler& handler);
   void drop_oldest_unauthenticated();
   void authenticated(Asio_connection& connection);
   void note_refused(std::string const& peer, std::string const& reason);
@@ -90,7 +90,7 @@ class Asio_network final : public Network, public Ticker, public Turn_flusher {
   std::size_t unauthenticated_count_ = 0;
   std::vector<Connection_id> dirty_;
   std::vector<Connection_id> flushing_;
-  std::vector<std::shared_ptr<Listener>> listeners_;
+  std::vector<std::shared_ptr<Stream_acceptor>> acceptors_;
   Turn_hook* turn_hook_ = nullptr;
   Rate_limit refusals_;
   unsigned ticks_ = 0;

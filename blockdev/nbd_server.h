@@ -1,0 +1,70 @@
+// The NBD server's sockets: listens, receives in batches, writes once a loop turn.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "blockdev/exports.h"
+#include "blockdev/nbd_session.h"
+#include "core/address.h"
+#include "core/net/rate_limit.h"
+#include "core/net/turn_flusher.h"
+#include "core/runtime/runtime.h"
+
+namespace pstorage {
+class File_descriptor;
+class Stream_acceptor;
+}  // namespace pstorage
+
+namespace pstorage::nbd {
+
+struct Server_options {
+  std::vector<std::string> volumes;    // export only these and keep them open; empty: all
+  std::size_t connections_max = 256;
+  Session_limits session;
+};
+
+/// Thread: the runtime's loop.
+class Nbd_server final : public Ticker, public Turn_flusher {
+ public:
+  /// `provider` and `runtime` must outlive the server.
+  Nbd_server(Runtime& runtime, Volume_provider& provider, Server_options options);
+  ~Nbd_server() override;
+  Nbd_server(Nbd_server const&) = delete;
+  Nbd_server& operator=(Nbd_server const&) = delete;
+
+  /// Opens the volumes named in the options; `done` hears of the first failure or of success.
+  void open_volumes(std::function<void(Outcome<void>)> done);
+  /// Serves clients at `at`; returns the address with its real port.
+  Outcome<Address> listen(Address const& at);
+  /// Takes no more clients and requests, answers what is under way, closes the volumes (flushed,
+  /// leases given back), then calls `done`.
+  void stop(std::function<void()> done);
+
+  void on_tick() override;
+  void flush_turn() override;
+
+ private:
+  class Connection;
+  friend class Connection;
+
+  void accepted(File_descriptor fd, Address const& at);
+  void mark_dirty(Connection& connection);
+  void check_stopped();
+
+  Runtime& runtime_;
+  Server_options options_;
+  Exports exports_;
+  std::vector<std::shared_ptr<Stream_acceptor>> acceptors_;
+  std::vector<std::shared_ptr<Connection>> connections_;
+  std::vector<std::shared_ptr<Connection>> dirty_;
+  std::vector<std::shared_ptr<Connection>> flushing_;
+  std::function<void()> stopped_;
+  bool stopping_ = false;
+  Rate_limit refusals_;
+  unsigned ticks_ = 0;
+};
+
+}  // namespace pstorage::nbd
