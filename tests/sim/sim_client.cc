@@ -1,0 +1,234 @@
+#include "tests/sim/sim_client.h"
+
+#include <cstring>
+#include <utility>
+
+#include "core/client/file_volume.h"
+
+namespace pstorage::sim {
+namespace {
+
+constexpr std::size_t words = block_bytes / sizeof(std::uint64_t);
+
+}  // namespace
+
+void fill_block(std::byte* to, std::uint64_t value) {
+  for (std::size_t i = 0; i < words; ++i)
+    store_le(to + i * sizeof value, value == 0 ? 0 : value * 0x9e3779b97f4a7c15ULL + i);
+  if (value != 0) store_le(to, value);
+}
+
+std::optional<std::uint64_t> block_value(std::byte const* from) {
+  auto const value = load_le<std::uint64_t>(from);
+  for (std::size_t i = 1; i < words; ++i) {
+    std::uint64_t const expected = value == 0 ? 0 : value * 0x9e3779b97f4a7c15ULL + i;
+    if (load_le<std::uint64_t>(from + i * sizeof value) != expected) return std::nullopt;
+  }
+  return value;
+}
+
+std::string Ledger::check() const {
+  if (!fault_.empty()) return fault_;
+  for (std::size_t i = 0; i < blocks_.size(); ++i)
+    if (auto fault = check_block(blocks_[i], power_losses_); !fault.empty())
+      return "block " + std::to_string(i) + ": " + fault;
+  return {};
+}
+
+Sim_client::Sim_client(Sim_world& world, Sim_node& node, Ledger& ledger,
+                       std::vector<Address> servers, Sim_client_options options)
+    : world_(world),
+      node_(node),
+      ledger_(ledger),
+      servers_(std::move(servers)),
+      options_(std::move(options)) {}
+
+Sim_client::~Sim_client() {
+  if (is_running()) kill(true);
+}
+
+void Sim_client::start() {
+  ++life_;
+  client::Cluster_options options;
+  options.session.servers = servers_;
+  options.session.name = node_.name();
+  options.session.host = {0x9000 + std::hash<std::string>()(node_.name()) % 1000};
+  cluster_ = std::make_unique<client::Cluster>(node_, node_, world_.random(), world_, node_,
+                                               std::move(options));
+  node_.start({cluster_.get(), this});
+  open_again_at_ = world_.now();
+}
+
+void Sim_client::kill(bool silently) {
+  ++life_;
+  node_.stop(silently);
+  volume_.reset();
+  cluster_.reset();
+  in_flight_ = 0;
+  unflushed_.clear();
+  opening_ = dead_volume_ = false;
+}
+
+void Sim_client::close() {
+  if (volume_ == nullptr) return;
+  auto const life = life_;
+  node_.run([this, life] {
+    volume_->close([this, life](Result<void>) {
+      if (life == life_) dead_volume_ = true;
+    });
+  });
+}
+
+std::string Sim_client::waiting_reason() const {
+  return volume_ != nullptr ? volume_->waiting_reason() : "the volume is not open";
+}
+
+void Sim_client::open() {
+  opening_ = true;
+  auto const life = life_;
+  cluster_->open(options_.path, {.force = options_.steals, .patience = options_.open_patience},
+                 [this, life](Outcome<std::unique_ptr<client::Volume>> outcome) {
+                   if (life == life_) opened(std::move(outcome));
+                 });
+}
+
+void Sim_client::opened(Outcome<std::unique_ptr<client::Volume>> outcome) {
+  opening_ = false;
+  if (outcome.has_error()) {
+    open_again_at_ =
+        world_.now() + world_.random().between(std::chrono::milliseconds(200), std::chrono::seconds(2));
+    return;
+  }
+  volume_ = std::move(outcome).value();
+  epoch_ = static_cast<client::File_volume&>(*volume_).lease_epoch().value;
+}
+
+void Sim_client::on_tick() {
+  if (dead_volume_) {
+    volume_.reset();
+    dead_volume_ = false;
+    unflushed_.clear();
+    open_again_at_ = world_.now() +
+                     world_.random().between(std::chrono::milliseconds(100), std::chrono::seconds(3));
+  }
+  if (volume_ == nullptr) {
+    if (!opening_ && !quiescing_ && world_.now() >= open_again_at_) open();
+    return;
+  }
+  if (quiescing_ || world_.now() < issue_at_) return;
+  while (in_flight_ < options_.depth && volume_ != nullptr && !dead_volume_) {
+    issue();
+    if (world_.random().percent(30)) break;
+  }
+  if (world_.random().percent(20))
+    issue_at_ = world_.now() + world_.random().between(Duration{0}, std::chrono::milliseconds(300));
+}
+
+void Sim_client::issue() {
+  ++ledger_.operations;
+  Sim_random& random = world_.random();
+  std::size_t const blocks = ledger_.blocks().size();
+  std::size_t const first = random.below(blocks);
+  std::size_t const count = 1 + random.below(std::min<std::size_t>(random.percent(80) ? 4 : 24,
+                                                                   blocks - first));
+  auto const dice = random.below(100);
+  if (dice < 45) return do_write(first, count, random.percent(5));
+  if (dice < 50) return do_zero(first, count);
+  if (dice < 90) return do_read(first, count);
+  do_flush();
+}
+
+void Sim_client::note_error(std::error_code error, char const* what) {
+  Errc const code = errc_of(error);
+  if (code == Errc::stale_epoch || code == Errc::closed) {
+    dead_volume_ = true;
+    return;
+  }
+  if (code == Errc::corrupt && options_.rot_allowed) return;
+  if (code == Errc::lost_writes) return;
+  ledger_.fault(std::string(what) + " answered: " + error.message());
+}
+
+void Sim_client::written(std::vector<Written> const& done, bool durable) {
+  for (Written const& one : done) {
+    auto& write = ledger_.blocks()[one.block].writes[one.write];
+    write.finish = now();
+    if (durable) write.durable = now();
+    if (!durable) unflushed_.push_back(one);
+  }
+}
+
+void Sim_client::do_write(std::size_t first, std::size_t count, bool fua) {
+  Slice data = Slice::allocate(count * block_bytes);
+  std::vector<Written> writes;
+  for (std::size_t i = 0; i < count; ++i) {
+    std::uint64_t const value = ledger_.next_value();
+    fill_block(data.data() + i * block_bytes, value);
+    auto& block = ledger_.blocks()[first + i];
+    writes.push_back({first + i, block.writes.size()});
+    block.writes.push_back({.value = value, .epoch = epoch_, .start = now()});
+  }
+  ++in_flight_;
+  volume_->write(first * block_bytes, {std::move(data)}, fua,
+                 [this, life = life_, fua, writes = std::move(writes)](Result<void> result) {
+                   if (life != life_) return;
+                   --in_flight_;
+                   if (result.has_error()) return note_error(result.error(), "write");
+                   written(writes, fua);
+                 });
+}
+
+void Sim_client::do_zero(std::size_t first, std::size_t count) {
+  std::vector<Written> writes;
+  for (std::size_t i = 0; i < count; ++i) {
+    auto& block = ledger_.blocks()[first + i];
+    writes.push_back({first + i, block.writes.size()});
+    block.writes.push_back({.is_zero = true, .epoch = epoch_, .start = now()});
+  }
+  ++in_flight_;
+  volume_->zero(first * block_bytes, count * block_bytes, true, false,
+                [this, life = life_, writes = std::move(writes)](Result<void> result) {
+                  if (life != life_) return;
+                  --in_flight_;
+                  if (result.has_error()) return note_error(result.error(), "zero");
+                  written(writes, false);
+                });
+}
+
+void Sim_client::do_read(std::size_t first, std::size_t count) {
+  ++in_flight_;
+  Moment const start = now();
+  volume_->read(
+      first * block_bytes, count * block_bytes,
+      [this, life = life_, first, count, start](Result<std::vector<Slice>> result) {
+        if (life != life_) return;
+        --in_flight_;
+        if (result.has_error()) return note_error(result.error(), "read");
+        std::vector<std::byte> all;
+        for (Slice const& part : result.value())
+          all.insert(all.end(), part.data(), part.data() + part.size());
+        if (all.size() != count * block_bytes) return ledger_.fault("a read has a wrong length");
+        for (std::size_t i = 0; i < count; ++i) {
+          auto const value = block_value(all.data() + i * block_bytes);
+          if (!value.has_value())
+            return ledger_.fault("block " + std::to_string(first + i) + " is torn");
+          world_.mix(*value);
+          ledger_.blocks()[first + i].reads.push_back(
+              {.value = *value, .start = start, .finish = now()});
+        }
+      });
+}
+
+void Sim_client::do_flush() {
+  ++in_flight_;
+  auto covered = std::exchange(unflushed_, {});
+  volume_->flush([this, life = life_, covered = std::move(covered)](Result<void> result) {
+    if (life != life_) return;
+    --in_flight_;
+    if (result.has_error()) return note_error(result.error(), "flush");
+    for (Written const& one : covered)
+      ledger_.blocks()[one.block].writes[one.write].durable = now();
+  });
+}
+
+}  // namespace pstorage::sim

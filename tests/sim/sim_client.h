@@ -1,0 +1,110 @@
+// A simulated client host: opens the one volume, works on it, and keeps the books of what it did.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/client/cluster.h"
+#include "tests/sim/history.h"
+#include "tests/sim/sim_world.h"
+
+namespace pstorage::sim {
+
+/// Everything that all clients of a run did to the volume, block by block.
+class Ledger {
+ public:
+  explicit Ledger(std::size_t blocks) : blocks_(blocks) {}
+
+  std::vector<Block_history>& blocks() { return blocks_; }
+  std::uint64_t next_value() { return ++last_value_; }
+  void power_lost(Moment when) { power_losses_.push_back(when); }
+  /// The first broken promise; empty: none.
+  std::string check() const;
+  /// Notes a fault that was seen at once (torn block, wrong error).
+  void fault(std::string const& what) {
+    if (fault_.empty()) fault_ = what;
+  }
+  std::uint64_t operations = 0;
+
+ private:
+  std::vector<Block_history> blocks_;
+  std::vector<Moment> power_losses_;
+  std::uint64_t last_value_ = 0;
+  std::string fault_;
+};
+
+/// One 4096-byte block that carries `value` in every word, so that a mixture shows.
+void fill_block(std::byte* to, std::uint64_t value);
+/// The value of a block written by fill_block (0: zeros); nothing when it is a mixture.
+std::optional<std::uint64_t> block_value(std::byte const* from);
+
+struct Sim_client_options {
+  std::string path = "/volumes/v";
+  std::size_t depth = 6;           // requests at a time
+  bool rot_allowed = false;        // corrupt is a legal answer
+  Duration open_patience = std::chrono::seconds(5);
+  bool steals = false;             // opens by force
+};
+
+class Sim_client final : private Ticker {
+ public:
+  Sim_client(Sim_world& world, Sim_node& node, Ledger& ledger, std::vector<Address> servers,
+             Sim_client_options options);
+  ~Sim_client() override;
+  Sim_client(Sim_client const&) = delete;
+  Sim_client& operator=(Sim_client const&) = delete;
+
+  void start();
+  /// kill -9 or power failure: what was under way stays unanswered.
+  void kill(bool silently);
+  bool is_running() const { return cluster_ != nullptr; }
+  /// No new requests from now on; is_quiet() once the old ones are answered.
+  void quiesce() { quiescing_ = true; }
+  void resume() { quiescing_ = false; }
+  bool is_quiet() const { return in_flight_ == 0; }
+  bool has_volume() const { return volume_ != nullptr; }
+  /// Gives the volume back.
+  void close();
+  /// Since when the oldest unanswered request waits.
+  std::string waiting_reason() const;
+  client::Mds_session& mds() { return cluster_->mds(); }
+  client::Volume* volume() { return volume_.get(); }
+
+ private:
+  struct Written {
+    std::size_t block;
+    std::size_t write;
+  };
+  void on_tick() override;
+  void open();
+  void opened(Outcome<std::unique_ptr<client::Volume>> outcome);
+  void issue();
+  void do_write(std::size_t first, std::size_t count, bool fua);
+  void do_zero(std::size_t first, std::size_t count);
+  void do_read(std::size_t first, std::size_t count);
+  void do_flush();
+  void written(std::vector<Written> const& done, bool durable);
+  void note_error(std::error_code error, char const* what);
+  Moment now() const { return world_.now().since_start.count(); }
+
+  Sim_world& world_;
+  Sim_node& node_;
+  Ledger& ledger_;
+  std::vector<Address> const servers_;
+  Sim_client_options const options_;
+  std::unique_ptr<client::Cluster> cluster_;
+  std::unique_ptr<client::Volume> volume_;
+  std::uint32_t epoch_ = 0;
+  std::uint64_t life_ = 0;  // answers to an earlier life are not ours
+  bool opening_ = false;
+  bool dead_volume_ = false;
+  bool quiescing_ = false;
+  Time_point open_again_at_{};
+  Time_point issue_at_{};
+  std::size_t in_flight_ = 0;
+  std::vector<Written> unflushed_;  // answered, not yet covered by a flush
+};
+
+}  // namespace pstorage::sim
