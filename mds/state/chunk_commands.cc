@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <map>
 
 #include "mds/state/chunks.h"
 #include "mds/state/commands.h"
@@ -167,6 +168,25 @@ Applied apply_start_sync(Context& context, proto::Start_sync const& command) {
   return success();
 }
 
+Applied apply_drop_offline(Context& context, proto::Start_sync const& command) {
+  std::map<std::uint32_t, std::uint64_t> dropped;
+  for (auto const& one : command.chunks()) {
+    auto chunk = load_chunk(context.database, Chunk_id{one.chunk()});
+    if (!chunk || chunk->version.value != one.version()) continue;  // overtaken by a change
+    auto const inode = load_inode(context.database, chunk->file);
+    Rows server(context.database, "SELECT 1 FROM cs WHERE id = ? AND state = 'offline'");
+    server.bind(1, one.cs());
+    if (!inode || !server.next()) continue;
+    if (drop_failed(context, *chunk, inode->attributes, {Cs_id{one.cs()}})) ++dropped[one.cs()];
+  }
+  for (auto const& [cs, count] : dropped) {
+    add_event(context, "MDS", "WRN",
+              "CS#" + std::to_string(cs) + " is offline: " + std::to_string(count) +
+                  " chunks go on without it");
+  }
+  return success();
+}
+
 Applied apply_sync_done(Context& context, proto::Sync_done const& command) {
   auto chunk = load_chunk(context.database, Chunk_id{command.chunk()});
   Cs_id const cs{command.cs()};
@@ -215,7 +235,7 @@ Applied apply_deleted_chunks(Context& context, proto::Deleted_chunks const& comm
   for (auto const chunk : command.chunks()) {
     context.database.run("DELETE FROM garbage WHERE chunk = ? AND cs = ?", chunk, command.cs());
   }
-  context.effects.garbage.insert(Cs_id{command.cs()});
+  if (!command.chunks().empty()) context.effects.garbage.insert(Cs_id{command.cs()});
   return success();
 }
 

@@ -38,6 +38,7 @@ Applied apply_report_failed(Context& context, proto::Report_failed const& comman
                             proto::Mds_reply& reply);
 Applied apply_free_chunks(Context& context, proto::Free_chunks const& command);
 Applied apply_start_sync(Context& context, proto::Start_sync const& command);
+Applied apply_drop_offline(Context& context, proto::Start_sync const& command);
 Applied apply_sync_done(Context& context, proto::Sync_done const& command);
 Applied apply_deleted_chunks(Context& context, proto::Deleted_chunks const& command);
 

@@ -59,6 +59,7 @@ Applied dispatch(Context& context, Mds_request const& request, proto::Mds_reply&
     case Mds_request::kExpireSessions:
       return apply_expire_sessions(context, request.expire_sessions());
     case Mds_request::kStartSync: return apply_start_sync(context, request.start_sync());
+    case Mds_request::kDropOffline: return apply_drop_offline(context, request.drop_offline());
     case Mds_request::kAddEvent: return apply_add_event(context, request.add_event());
     case Mds_request::kBootstrap: return apply_bootstrap(context, request.bootstrap());
     default: return failure(Errc::bad_request, "the request is not a command");

@@ -1,0 +1,200 @@
+// Commands on their way: admission, the log, applying, answers.
+#include <algorithm>
+#include <utility>
+
+#include "entry.pb.h"
+#include "mds/server/metadata_server.h"
+
+namespace pstorage::mds {
+namespace {
+
+using proto::Mds_request;
+
+/// May the command make the metadata larger? Those are refused before the disk is full; the others
+/// (giving back, failing over, deleting) must always get through.
+bool grows(Mds_request const& request) {
+  switch (request.op_case()) {
+    case Mds_request::kCreate:
+    case Mds_request::kLink:
+    case Mds_request::kRename:
+    case Mds_request::kSetAttributes:
+    case Mds_request::kAllocate:
+    case Mds_request::kCreateCs: return true;
+    default: return false;
+  }
+}
+
+bool places_replicas(Mds_request const& request) {
+  return request.op_case() == Mds_request::kAllocate;
+}
+
+}  // namespace
+
+Outcome<void> Metadata_server::admit(Mds_request const& request) {
+  if (waiting_.size() >= options_.commands_max || waiting_bytes_ >= options_.command_bytes_max) {
+    return failure(Errc::unavailable, "the MDS is busy with " + std::to_string(waiting_.size()) +
+                                          " commands: try again");
+  }
+  if (stalled_ || (low_space_ && grows(request))) {
+    return failure(Errc::no_space, "the disk of the metadata server is full: free space there, "
+                                   "then try again");
+  }
+  if (request.session() == 0) {
+    return failure(Errc::bad_request, "a command needs a session");
+  }
+  if (request.op_case() != Mds_request::kOpenSession && request.sequence() == 0) {
+    return failure(Errc::bad_request, "a command needs a sequence number");
+  }
+  return success();
+}
+
+void Metadata_server::command(Connection_id connection, Peer const& peer, std::uint64_t request_id,
+                              Mds_request request) {
+  if (auto const admitted = admit(request); !admitted.has_value()) {
+    refuse(connection, request_id, admitted.error());
+    return;
+  }
+  Waiting waiting;
+  waiting.connection = connection;
+  waiting.request_id = request_id;
+  waiting.op = request.op_case();
+  waiting.session = Session_id{request.session()};
+  if (request.has_register_cs()) {
+    waiting.cs = Cs_id{request.register_cs().cs()};
+    waiting.incarnation = request.register_cs().incarnation();
+    auto const known = tables_.servers.find(waiting.cs);
+    if (known != tables_.servers.end() && known->second.connection &&
+        known->second.connection != connection &&
+        known->second.incarnation != waiting.incarnation &&
+        clock_.now() - known->second.last_heartbeat < options_.cs_timeout) {
+      // Not final: the other may be a process that is gone and whose connection has not noticed.
+      refuse(connection, request_id,
+             failure(Errc::unavailable, "CS#" + std::to_string(waiting.cs.value) +
+                                            " is already running: a repository is served by one "
+                                            "csd, copies of it by none"));
+      return;
+    }
+  }
+  if (request.has_sync_done() || request.has_deleted_chunks()) {
+    auto const cs = request.has_sync_done() ? request.sync_done().cs()
+                                            : request.deleted_chunks().cs();
+    if (!peer.cs || peer.cs.value != cs) {
+      refuse(connection, request_id,
+             failure(Errc::refused, "this chunk server has not registered: register first"));
+      return;
+    }
+  }
+  auto const proposed = propose(peer.info.role, std::move(request), waiting.bytes);
+  if (!proposed.has_value()) {
+    refuse(connection, request_id, proposed.error());
+    return;
+  }
+  waiting_bytes_ += waiting.bytes;
+  waiting_.emplace(proposed.value(), waiting);
+}
+
+Outcome<std::uint64_t> Metadata_server::propose(Role role, Mds_request request,
+                                                std::size_t& bytes) {
+  Entry entry;
+  entry.set_wall_ms(clock_.wall_ms());
+  entry.set_random(random_.next());
+  entry.set_role(static_cast<std::uint32_t>(role));
+  if (places_replicas(request)) {
+    for (auto const& report : tables_.space()) {
+      auto& space = *entry.add_space();
+      space.set_cs(report.cs.value);
+      space.set_total_bytes(report.total_bytes);
+      space.set_free_bytes(report.free_bytes);
+    }
+  }
+  *entry.mutable_request() = std::move(request);
+  auto serialized = entry.SerializeAsString();
+  bytes = serialized.size();
+  return entries_->propose(std::move(serialized));
+}
+
+void Metadata_server::propose_own(Mds_request request) {
+  std::size_t bytes = 0;
+  auto const proposed = propose(Role::mds, std::move(request), bytes);
+  if (proposed.has_value()) return;
+  // The watchers propose again what is still so.
+  log_.warn("a command of the MDS itself was not accepted", {{"reason", proposed.error().text}});
+}
+
+void Metadata_server::on_committed(std::vector<Committed_entry> entries) {
+  to_apply_.insert(to_apply_.end(), std::make_move_iterator(entries.begin()),
+                   std::make_move_iterator(entries.end()));
+  if (!stalled_) apply_queue();
+}
+
+void Metadata_server::on_log_failed(Failure const& why) { fatal(why); }
+
+void Metadata_server::apply_queue() {
+  if (fatal_ || to_apply_.empty()) return;
+  Effects effects;
+  auto applied = state_->apply(to_apply_, effects);
+  if (!applied.has_value()) {
+    auto const& why = applied.error();
+    if (errc_of(why.code) != Errc::no_space) {
+      fatal(failure(why.code, "cannot store metadata: " + why.text));
+      return;
+    }
+    // Committed but not stored: they wait in memory, and in the log should we end.
+    if (!std::exchange(stalled_, true)) {
+      log_.error("no space for the metadata database: commands wait until there is",
+                 {{"error", why.text}});
+    }
+    return;
+  }
+  if (std::exchange(stalled_, false)) log_.info("the metadata database has room again");
+  to_apply_.clear();
+  if (!started_) return;
+  for (auto& entry : applied.value()) answer(entry);
+  carry_out(effects);
+}
+
+void Metadata_server::answer(Applied_entry& entry) {
+  auto const found = waiting_.find(entry.index);
+  if (found == waiting_.end()) return;
+  auto const waiting = found->second;
+  waiting_.erase(found);
+  waiting_bytes_ -= waiting.bytes;
+  bool const is_ok = entry.reply.status() == 0;
+  if (waiting.op == Mds_request::kOpenSession && is_ok) {
+    auto& opened = *entry.reply.mutable_session();
+    opened.set_timeout_ms(static_cast<std::uint32_t>(
+        std::chrono::duration_cast<std::chrono::milliseconds>(options_.session_timeout).count()));
+    opened.set_epoch_uptime_ms(static_cast<std::uint64_t>(
+        std::chrono::duration_cast<std::chrono::milliseconds>(clock_.now() - start_time_)
+            .count()));
+    opened.set_mds(options_.id.value);
+    auto& memory = tables_.sessions[waiting.session];
+    memory.last_heard = clock_.now();
+    memory.connection = waiting.connection;
+  }
+  reply(waiting.connection, waiting.request_id, entry.reply);
+  if (waiting.op == Mds_request::kRegisterCs && is_ok) registered(waiting);
+}
+
+void Metadata_server::registered(Waiting const& waiting) {
+  auto const peer = peers_.find(waiting.connection);
+  tables_.refresh_server(state_->database(), waiting.cs, clock_.now());
+  auto const server = tables_.servers.find(waiting.cs);
+  if (server == tables_.servers.end()) return;
+  auto& memory = server->second;
+  if (peer == peers_.end()) {
+    // Gone before the answer: its disconnection has found nothing to take back.
+    if (!memory.connection) set_cs_state(waiting.cs, memory, "inactive", "connection lost");
+    return;
+  }
+  peer->second.cs = waiting.cs;
+  memory.connection = waiting.connection;
+  memory.incarnation = waiting.incarnation;
+  memory.last_heartbeat = clock_.now();
+  memory.is_deleting = false;
+  memory.last_pushed = clock_.now();
+  push_all_orders(waiting.cs);
+  push_garbage(waiting.cs);
+}
+
+}  // namespace pstorage::mds

@@ -1,0 +1,185 @@
+// The metadata server without its environment: requests in, commands through the log, replies and
+// pushes out. The simulator drives this very class.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/env/clock.h"
+#include "core/env/disk.h"
+#include "core/env/network.h"
+#include "core/env/random.h"
+#include "core/log.h"
+#include "mds/log/single_log.h"
+#include "mds/planner/recovery.h"
+#include "mds/server/tables.h"
+#include "mds/state/state_machine.h"
+
+namespace pstorage::mds {
+
+struct Metadata_server_options {
+  std::string cluster;                       // name
+  std::string cluster_uuid;
+  Mds_id id{1};
+  std::string address;                       // between MDSs, for people
+  std::string host_name;
+  Host_id host;
+  std::string database_path = ":memory:";    // then the log is never cut
+  Single_log_options log;
+  Recovery_limits recovery;
+  Duration session_timeout = std::chrono::seconds(10);
+  Duration cs_timeout = std::chrono::seconds(3);      // without a heartbeat: inactive
+  Duration planner_interval = std::chrono::seconds(1);
+  Duration planner_pause = std::chrono::milliseconds(20);  // between two looks, when there is news
+  Duration push_interval = std::chrono::seconds(10);  // unanswered orders are sent again
+  std::size_t commands_max = 4096;                    // proposed and not yet applied
+  std::size_t command_bytes_max = 64u << 20;
+  std::uint64_t space_reserve_bytes = 64u << 20;      // below: nothing that grows is accepted
+  std::uint64_t checkpoint_bytes = 16u << 20;         // of SQLite's write-ahead log
+  /// The disk of the log or the database has failed: the process must end. Called once.
+  std::function<void(Failure const&)> on_fatal;
+  /// Resident memory of the process in bytes, for the services list.
+  std::function<std::uint64_t()> memory_bytes;
+};
+
+/// Thread: the owner's loop. The owner calls on_tick() every tick_interval and on_turn_end() once a
+/// loop turn, and passes this object to Network::listen().
+class Metadata_server final : public Connection_handler,
+                              public Ticker,
+                              public Turn_hook,
+                              private Log_listener {
+ public:
+  Metadata_server(Clock& clock, Network& network, Disk& disk, Random& random, Log& log,
+                  Metadata_server_options options);
+  ~Metadata_server() override;
+  Metadata_server(Metadata_server const&) = delete;
+  Metadata_server& operator=(Metadata_server const&) = delete;
+
+  /// Opens the database, recovers the log, applies what it has. Then listen(). Errors: one line
+  /// that says what is wrong with the repository.
+  Outcome<void> start();
+  /// Makes the database durable, for a quick next start. No call may follow.
+  Outcome<void> shut_down();
+
+  void on_connected(Connection_id connection, Peer_info const& peer) override;
+  void on_message(Connection_id connection, Message& message) override;
+  void on_disconnected(Connection_id connection, Failure const& why) override;
+  void on_tick() override;
+  void on_turn_end() override;
+
+  /// For tests and the simulator's checkers: read only.
+  State_machine& state() { return *state_; }
+  /// net.encryption as stored: what the process should offer on its next start.
+  bool wants_encryption();
+
+ private:
+  struct Peer {
+    Peer_info info;
+    Cs_id cs;  // registered through this connection
+  };
+  struct Waiting {
+    Connection_id connection;
+    std::uint64_t request_id = 0;
+    std::size_t bytes = 0;
+    proto::Mds_request::OpCase op = proto::Mds_request::OP_NOT_SET;
+    Session_id session;
+    Cs_id cs;                        // register_cs
+    std::uint32_t incarnation = 0;   // register_cs
+  };
+  struct Query {
+    Connection_id connection;
+    std::uint64_t request_id = 0;
+    proto::Mds_request request;
+  };
+
+  void on_committed(std::vector<Committed_entry> entries) override;
+  void on_log_failed(Failure const& why) override;
+
+  // metadata_server.cc
+  void handle(Connection_id connection, Peer& peer, std::uint64_t request_id,
+              proto::Mds_request request);
+  Outcome<void> check_role(Peer const& peer, proto::Mds_request const& request) const;
+  Outcome<void> admit(proto::Mds_request const& request);
+  void heard(Session_id session, Connection_id connection);
+  void reply(Connection_id connection, std::uint64_t request_id, proto::Mds_reply& reply);
+  void refuse(Connection_id connection, std::uint64_t request_id, Failure const& why);
+  void send(Connection_id connection, std::uint64_t request_id,
+            google::protobuf::MessageLite const& message);
+  void fatal(Failure const& why);
+
+  // commands.cc
+  void command(Connection_id connection, Peer const& peer, std::uint64_t request_id,
+               proto::Mds_request request);
+  Outcome<std::uint64_t> propose(Role role, proto::Mds_request request, std::size_t& bytes);
+  void propose_own(proto::Mds_request request);
+  void apply_queue();
+  void answer(Applied_entry& entry);
+  void registered(Waiting const& waiting);
+
+  // queries.cc
+  void answer_queries();
+  void answer_query(Query& query, proto::Mds_reply& reply);
+  void heartbeat(Session_id session, proto::Heartbeat& heartbeat, proto::Mds_reply& reply);
+  Outcome<void> cs_heartbeat(Connection_id connection, Peer const& peer,
+                             proto::Cs_heartbeat& heartbeat);
+
+  // status.cc
+  void fill_services(proto::Services& services);
+  void fill_status(proto::Status_reply& status);
+  void fill_chunk_counts(proto::Status_reply& status);
+
+  // pushes.cc
+  void carry_out(Effects& effects);
+  void push_maps(std::set<std::pair<File_id, Chunk_id>> const& changes);
+  void push_whole_maps(Session_id session, Connection_id connection);
+  void push_sync_orders(std::set<std::pair<Cs_id, Chunk_id>> const& orders);
+  void push_all_orders(Cs_id cs);
+  void push_garbage(Cs_id cs);
+  void push_orders_of_file(File_id file);
+
+  // watch.cc
+  void watch_sessions(Time_point now);
+  void watch_servers(Time_point now);
+  void set_cs_state(Cs_id cs, Cs_memory& memory, char const* state, std::string const& reason);
+  void watch_space();
+  void checkpoint();
+  void plan(Time_point now);
+  std::vector<Needy_chunk> next_needy_chunks();
+  void drop_offline_replicas(std::vector<Candidate> const& candidates);
+  std::map<Cs_id, std::uint32_t> syncs_under_way();
+
+  Clock& clock_;
+  Network& network_;
+  Disk& disk_;
+  Random& random_;
+  Log& log_;
+  Metadata_server_options const options_;
+  std::unique_ptr<State_machine> state_;
+  std::unique_ptr<Single_log> own_log_;
+  Replicated_log* entries_ = nullptr;
+
+  Leader_tables tables_;
+  std::map<Connection_id, Peer> peers_;
+  std::map<std::uint64_t, Waiting> waiting_;   // by index of the entry
+  std::size_t waiting_bytes_ = 0;
+  std::vector<Committed_entry> to_apply_;
+  std::vector<Query> queries_;                 // until the end of the turn
+  std::uint64_t turns_ = 0;
+
+  bool started_ = false;
+  bool fatal_ = false;
+  bool stalled_ = false;         // the database's disk is full: entries wait
+  bool low_space_ = false;
+  bool planner_due_ = true;
+  Time_point start_time_;
+  Time_point last_second_;
+  Time_point last_plan_;
+  std::uint64_t plan_cursor_state_ = 0;
+  std::uint64_t plan_cursor_chunk_ = 0;
+  std::map<Cs_id, std::uint64_t> drop_cursor_;
+};
+
+}  // namespace pstorage::mds

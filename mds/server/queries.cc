@@ -1,0 +1,170 @@
+// Queries: answered from the committed state once the log says that it is fresh; heartbeats: from
+// memory alone.
+#include <algorithm>
+
+#include "mds/server/metadata_server.h"
+#include "mds/state/settings.h"
+
+namespace pstorage::mds {
+namespace {
+
+using proto::Mds_request;
+
+constexpr std::uint32_t events_default = 1000;
+constexpr std::uint32_t events_reply_max = 10'000;
+constexpr std::size_t listing_max = 200'000;
+
+Applied look_up(Database& database, std::string const& path, proto::Mds_reply& reply) {
+  PS_TRY(auto const place, find_place(database, path));
+  if (!place.inode) return failure(Errc::not_found, "no file or directory '" + path + "'");
+  fill_file(database, *place.inode, place.name, *reply.mutable_file());
+  return success();
+}
+
+Applied list_directory(Database& database, std::string const& path, proto::Mds_reply& reply) {
+  PS_TRY(auto const directory, resolve(database, path));
+  if (!directory.is_directory()) {
+    return failure(Errc::not_directory, "'" + path + "' is not a directory");
+  }
+  auto& files = *reply.mutable_files();
+  Rows rows(database, "SELECT name, inode FROM dirent WHERE parent = ? ORDER BY name LIMIT ?");
+  rows.bind(1, directory.id);
+  rows.bind(2, listing_max + 1);
+  while (rows.next()) {
+    if (static_cast<std::size_t>(files.files_size()) == listing_max) {
+      return failure(Errc::too_large, "the directory has more than " +
+                                          std::to_string(listing_max) + " entries");
+    }
+    auto const inode = load_inode(database, File_id{rows.u64(1)});
+    if (inode) fill_file(database, *inode, rows.text(0), *files.add_files());
+  }
+  return success();
+}
+
+Applied get_map(Database& database, proto::Get_map const& query, proto::Mds_reply& reply) {
+  File_id const file{query.file()};
+  if (!load_inode(database, file)) {
+    return failure(Errc::not_found, "no file with id " + std::to_string(query.file()));
+  }
+  auto& map = *reply.mutable_map();
+  if (query.indexes().empty()) {
+    fill_map(database, file, map);
+    return success();
+  }
+  map.set_file(file.value);
+  for (auto const index : query.indexes()) {
+    if (auto const chunk = find_chunk(database, file, index)) add_to_map(*chunk, map);
+  }
+  add_servers(database, map);
+  return success();
+}
+
+void get_events(Database& database, proto::Get_events const& query, proto::Events& events) {
+  auto const limit = query.limit() == 0 ? events_default : std::min(query.limit(),
+                                                                    events_reply_max);
+  Rows rows(database,
+            "SELECT number, time_ms, source, severity, text FROM event WHERE number > ?"
+            " ORDER BY number LIMIT ?");
+  rows.bind(1, query.after());
+  rows.bind(2, limit);
+  while (rows.next()) {
+    auto& event = *events.add_events();
+    event.set_number(rows.u64(0));
+    event.set_time_ms(rows.u64(1));
+    event.set_source(rows.text(2));
+    event.set_severity(rows.text(3));
+    event.set_text(rows.text(4));
+  }
+}
+
+}  // namespace
+
+void Metadata_server::answer_queries() {
+  auto queries = std::move(queries_);
+  queries_.clear();
+  entries_->read_barrier([this, queries = std::move(queries)](Result<std::uint64_t> fresh) mutable {
+    for (auto& query : queries) {
+      if (!fresh.has_value()) {
+        refuse(query.connection, query.request_id,
+               failure(fresh.error(), "this MDS cannot answer now: " + fresh.error().message()));
+        continue;
+      }
+      proto::Mds_reply answered;
+      answer_query(query, answered);
+      reply(query.connection, query.request_id, answered);
+    }
+  });
+}
+
+void Metadata_server::answer_query(Query& query, proto::Mds_reply& reply) {
+  auto& database = state_->database();
+  auto const& request = query.request;
+  Applied done = success();
+  switch (request.op_case()) {
+    case Mds_request::kLookup: done = look_up(database, request.lookup().path(), reply); break;
+    case Mds_request::kListDirectory:
+      done = list_directory(database, request.list_directory().path(), reply);
+      break;
+    case Mds_request::kGetMap: done = get_map(database, request.get_map(), reply); break;
+    case Mds_request::kGetStatus: fill_status(*reply.mutable_cluster_status()); break;
+    case Mds_request::kListServices: fill_services(*reply.mutable_services()); break;
+    case Mds_request::kGetEvents:
+      get_events(database, request.get_events(), *reply.mutable_events());
+      break;
+    case Mds_request::kGetConfig:
+      for (auto const& setting : known_settings()) {
+        (*reply.mutable_config()->mutable_values())[setting.name] =
+            setting_text(database, setting.name);
+      }
+      break;
+    default: done = failure(Errc::bad_request, "the request asks for nothing this MDS knows");
+  }
+  if (database.failed()) done = database.take_error();
+  if (done.has_value()) return;
+  reply.Clear();
+  reply.set_status(static_cast<std::uint32_t>(errc_of(done.error().code)));
+  reply.set_text(done.error().text);
+}
+
+void Metadata_server::heartbeat(Session_id session, proto::Heartbeat& heartbeat,
+                                proto::Mds_reply& reply) {
+  auto const found = tables_.sessions.find(session);
+  if (found == tables_.sessions.end()) {
+    reply.set_status(static_cast<std::uint32_t>(Errc::session_expired));
+    reply.set_text(message_of(Errc::session_expired));
+    return;
+  }
+  auto& answer = *reply.mutable_heartbeat();
+  for (auto const file : heartbeat.files()) {
+    auto const lease = tables_.leases.find(File_id{file});
+    if (lease == tables_.leases.end() || lease->second.session != session) {
+      answer.add_lost_files(file);
+    }
+  }
+  heartbeat.clear_files();
+  found->second.counters.Swap(&heartbeat);
+}
+
+Outcome<void> Metadata_server::cs_heartbeat(Connection_id connection, Peer const& peer,
+                                            proto::Cs_heartbeat& heartbeat) {
+  auto const found = tables_.servers.find(Cs_id{heartbeat.cs()});
+  if (found == tables_.servers.end() || peer.cs.value != heartbeat.cs() ||
+      found->second.connection != connection ||
+      found->second.incarnation != heartbeat.incarnation()) {
+    return failure(Errc::refused, "this chunk server has not registered: register first");
+  }
+  auto& memory = found->second;
+  memory.last_heartbeat = clock_.now();
+  memory.stats.Swap(&heartbeat);
+  auto const& stats = memory.stats;
+  if (stats.read_only()) {
+    if (memory.state != "failed") {
+      set_cs_state(found->first, memory, "failed", stats.read_only_reason().substr(0, 200));
+    }
+  } else if (memory.state == "inactive" || memory.state == "offline") {
+    set_cs_state(found->first, memory, "active", {});
+  }
+  return success();
+}
+
+}  // namespace pstorage::mds

@@ -1,0 +1,60 @@
+// What the leader knows without the log: who was heard of when, which connection reaches whom.
+// Lost with the process; rebuilt from the database and the next heartbeats.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/env/clock.h"
+#include "core/env/network.h"
+#include "core/ids.h"
+#include "mds.pb.h"
+#include "mds/state/chunks.h"
+
+namespace pstorage::mds {
+
+struct Session_memory {
+  Time_point last_heard;
+  Connection_id connection;    // 0: not heard of since the start
+  bool is_expiring = false;    // proposed
+  proto::Heartbeat counters;   // its files are not kept
+};
+
+struct Cs_memory {
+  std::string state;           // as in the database
+  std::string proposed;        // state change under way
+  Connection_id connection;    // registered in this process; 0 = none
+  std::uint32_t incarnation = 0;
+  Time_point last_heartbeat;
+  Time_point away_since;       // not active since
+  Time_point last_pushed;      // garbage and sync orders
+  bool is_deleting = false;    // Delete_chunks sent, answer awaited
+  proto::Cs_heartbeat stats;
+};
+
+struct Lease_memory {
+  Session_id session;
+  Epoch epoch;
+};
+
+/// Thread: the owner's loop. Ordered maps: decisions walk them, and must not depend on hashing.
+struct Leader_tables {
+  std::map<Session_id, Session_memory> sessions;
+  std::map<Cs_id, Cs_memory> servers;
+  std::map<File_id, Lease_memory> leases;
+
+  /// Reads everything; all timeouts count from `now`.
+  void load(Database& database, Time_point now);
+  void refresh_session(Database& database, Session_id session, Time_point now);
+  void refresh_server(Database& database, Cs_id cs, Time_point now);
+  void refresh_lease(Database& database, File_id file);
+
+  /// The connection of a file's lease holder; 0 = none.
+  Connection_id holder_connection(File_id file) const;
+  /// Free space as the heartbeats say, for the entries that place replicas.
+  std::vector<Space_report> space() const;
+};
+
+}  // namespace pstorage::mds
