@@ -19,10 +19,10 @@ namespace pstorage {
 
 /// One turn: wait for an event, handle what there is (at most `handlers_a_turn`), the turn hook,
 /// then every flusher. Thread: the one that runs the loop, except post().
-class Runtime::Implementation {
+class Runtime::Implementation final : private Executor {
  public:
   Implementation(Runtime_options options, Log& log);
-  ~Implementation();
+  ~Implementation() override;
 
   boost::asio::io_context& io() { return io_; }
   Io_pool& pool() { return pool_; }
@@ -36,13 +36,19 @@ class Runtime::Implementation {
   // A peer that never stops sending must not keep the answers of the others waiting.
   static constexpr int handlers_a_turn = 64;
 
+  // Work that defers more work, over and over, must let the sockets in.
+  static constexpr int deferred_rounds_a_turn = 16;
+
+  void defer(std::function<void()> work) override;
+  void run_deferred();
   void apply_placement();
   void arm_tick();
   void on_tick();
   void on_signal();
   bool spin();
-  void wait_and_handle();
-  void end_turn();
+  void sleep(Duration at_most);
+  /// Duration::max(): until something happens.
+  void run_turn(Duration at_most);
 
   Runtime_options options_;
   Log& log_;
@@ -54,6 +60,8 @@ class Runtime::Implementation {
   boost::asio::signal_set signals_{io_};
   std::vector<Ticker*> tickers_;  // nullptr: removed during a tick
   std::vector<Turn_flusher*> flushers_;
+  std::vector<std::function<void()>> deferred_;
+  std::vector<std::function<void()>> running_deferred_;
   std::function<void()> stop_handler_;
   std::unique_ptr<Asio_network> network_;
   bool stopped_ = false;

@@ -117,14 +117,36 @@ bool Runtime::Implementation::spin() {
   return false;
 }
 
-void Runtime::Implementation::wait_and_handle() {
-  io_.restart();
-  if (options_.busy_poll_us == 0 || !spin()) io_.run_one();
-  for (int i = 1; i < handlers_a_turn && io_.poll_one() > 0; ++i) continue;
+void Runtime::Implementation::defer(std::function<void()> work) {
+  deferred_.push_back(std::move(work));
 }
 
-void Runtime::Implementation::end_turn() {
+void Runtime::Implementation::run_deferred() {
+  for (int round = 0; round < deferred_rounds_a_turn && !deferred_.empty(); ++round) {
+    std::swap(deferred_, running_deferred_);
+    for (auto& work : running_deferred_) work();
+    running_deferred_.clear();
+  }
+}
+
+void Runtime::Implementation::sleep(Duration at_most) {
+  if (at_most == Duration::max())
+    io_.run_one();
+  else
+    io_.run_one_for(at_most);
+}
+
+void Runtime::Implementation::run_turn(Duration at_most) {
+  io_.restart();
+  if (!deferred_.empty())
+    io_.poll_one();  // work waits: look, but do not sleep
+  else if (options_.busy_poll_us == 0 || !spin())
+    sleep(at_most);
+  for (int i = 1; i < handlers_a_turn && io_.poll_one() > 0; ++i) continue;
+  run_deferred();
   network_->run_turn_hook();
+  // What the hook has deferred belongs to this turn: its answers go out below.
+  run_deferred();
   // A flusher may add another one.
   for (std::size_t i = 0; i < flushers_.size(); ++i) flushers_[i]->flush_turn();
 }
@@ -138,6 +160,7 @@ Clock& Runtime::clock() { return implementation_->clock_; }
 Network& Runtime::network() { return *implementation_->network_; }
 Random& Runtime::random() { return implementation_->random_; }
 Log& Runtime::log() { return implementation_->log_; }
+Executor& Runtime::executor() { return *implementation_; }
 
 Outcome<std::unique_ptr<Disk>> Runtime::open_disk(std::string const& root) {
   auto& io = implementation_->io_;
@@ -164,21 +187,14 @@ void Runtime::set_stop_handler(std::function<void()> handler) {
 
 void Runtime::run() {
   auto& self = *implementation_;
-  while (!self.stopped_) {
-    self.wait_and_handle();
-    self.end_turn();
-  }
+  while (!self.stopped_) self.run_turn(Duration::max());
   self.stopped_ = false;
 }
 
 void Runtime::stop() { implementation_->stopped_ = true; }
 
 void Runtime::run_turn(Duration at_most) {
-  auto& self = *implementation_;
-  self.io_.restart();
-  self.io_.run_one_for(at_most);
-  for (int i = 1; i < Implementation::handlers_a_turn && self.io_.poll_one() > 0; ++i) continue;
-  self.end_turn();
+  implementation_->run_turn(at_most);
 }
 
 }  // namespace pstorage

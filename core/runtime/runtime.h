@@ -8,6 +8,7 @@
 
 #include "core/env/clock.h"
 #include "core/env/disk.h"
+#include "core/env/executor.h"
 #include "core/env/network.h"
 #include "core/env/random.h"
 #include "core/log.h"
@@ -38,6 +39,8 @@ class Runtime {
   Network& network();
   Random& random();
   Log& log();
+  /// Runs what it is given after the current event, before the loop sleeps. Thread: the loop's.
+  Executor& executor();
   /// The tree under `root` (must exist). Errors: the system's, with a line for a person.
   Outcome<std::unique_ptr<Disk>> open_disk(std::string const& root);
 
