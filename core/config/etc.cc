@@ -120,6 +120,9 @@ Outcome<std::string> cluster_name(std::string const& given) {
 }
 
 Outcome<Host_id> host_id(bool create) {
+  // Several hosts played on one machine (scripts/devcluster): failure domains need their own ids.
+  if (char const* const given = std::getenv("PSTORAGE_HOST_ID"); given != nullptr && *given != 0)
+    return parse_host_id(given, "PSTORAGE_HOST_ID");
   auto const path = etc_root() + "/host_id";
   auto content = read_small_file(path, small_file_bytes_max);
   if (content) return parse_host_id(content.value(), path);

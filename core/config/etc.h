@@ -24,6 +24,7 @@ std::string key_path(std::string const& cluster);
 /// The cluster's name as given, or from PSTORAGE_NAME; checks a-z A-Z 0-9 _ -, 1 to 63 characters.
 Outcome<std::string> cluster_name(std::string const& given);
 /// Reads etc_root()/host_id (16 hex digits); makes it when it is missing and `create`.
+/// PSTORAGE_HOST_ID, when set, takes its place.
 Outcome<Host_id> host_id(bool create);
 /// room.row.rack of this host (etc_root()/location), "" when there is no file.
 std::string host_location();

@@ -1,0 +1,84 @@
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <iostream>
+
+#include "core/cli/commands.h"
+#include "core/config/etc.h"
+
+namespace pstorage::cli {
+
+Cli::Cli() : app_(std::make_unique<CLI::App>("Administers a pstorage cluster.", "pstorage")) {
+  app_->add_option("-c,--cluster", options_.cluster,
+                   "Name of the cluster (default: PSTORAGE_NAME)");
+  app_->add_option("-b,--bootstrap", options_.bootstrap,
+                   "Metadata servers ADDR[:PORT],... (default: bs.list of the cluster)");
+  app_->add_flag("-q,--quiet", options_.is_quiet, "Do not print 'connected to MDS#N'");
+  app_->set_version_flag("-v,--version", "pstorage " PSTORAGE_VERSION);
+  app_->require_subcommand(1);
+  // A command's options may be followed by those of the top: "make-cs -r DIR -c NAME".
+  app_->fallthrough();
+}
+
+Cli::~Cli() = default;
+
+CLI::App* Cli::add_command(std::string const& name, std::string const& description, Action action,
+                           CLI::App* parent) {
+  auto* const command = (parent == nullptr ? app_.get() : parent)
+                            ->add_subcommand(name, description);
+  command->fallthrough();
+  commands_.push_back({command, std::move(action)});
+  return command;
+}
+
+CLI::App* Cli::add_group(std::string const& name, std::string const& description) {
+  auto* const group = app_->add_subcommand(name, description);
+  group->require_subcommand(1);
+  group->fallthrough();
+  return group;
+}
+
+void Cli::add_json(CLI::App* command) {
+  command->add_flag("--json", is_json_, "Print JSON");
+}
+
+Outcome<std::string> Cli::cluster() const { return cluster_name(options_.cluster); }
+
+Outcome<void> Cli::connect() {
+  PS_TRY(auto const name, cluster());
+  PS_TRY(caller_, Mds_caller::connect(name, options_.bootstrap));
+  return success();
+}
+
+Outcome<proto::Mds_reply> Cli::call(proto::Mds_request request) {
+  if (!caller_) PS_CHECK(connect());
+  auto reply = caller_->call(std::move(request));
+  if (reply.has_value() && !has_said_connected_) {
+    has_said_connected_ = true;
+    if (!options_.is_quiet && !is_json_) {
+      std::printf("connected to MDS#%u\n", reply.value().mds());
+    }
+  }
+  return reply;
+}
+
+int Cli::run(int argc, char const* const* argv) {
+  try {
+    app_->parse(argc, argv);
+  } catch (CLI::ParseError const& error) {
+    if (error.get_exit_code() == 0) return app_->exit(error);  // --help, --version
+    std::cerr << "pstorage: " << error.what() << "; try 'pstorage --help'\n";
+    return exit_usage;
+  }
+  for (auto const& command : commands_) {
+    if (!command.app->parsed()) continue;
+    auto const done = command.action();
+    if (done.has_value()) return 0;
+    std::cout.flush();
+    std::fflush(stdout);
+    std::cerr << "pstorage: " << done.error().text << '\n';
+    return exit_failure;
+  }
+  return exit_usage;
+}
+
+}  // namespace pstorage::cli

@@ -1,0 +1,60 @@
+// What every daemon does around its loop: background, lock, pid file.
+#pragma once
+
+#include <string>
+
+#include "core/result.h"
+
+namespace pstorage::cli {
+
+/// Goes to the background when asked to; the starter waits until the daemon says that it serves, so
+/// that its exit status and its one error line can be trusted.
+class Daemon_start {
+ public:
+  /// Forks with `background`; returns in the child only. Call before anything starts a thread.
+  explicit Daemon_start(bool background);
+  ~Daemon_start();  // not ready until now: the starter reports a failure
+  Daemon_start(Daemon_start const&) = delete;
+  Daemon_start& operator=(Daemon_start const&) = delete;
+
+  /// The daemon serves: the starter ends with 0. Standard streams are detached.
+  void ready();
+  /// It will not: `why` is printed by whoever still has the terminal.
+  void failed(std::string const& program, std::string const& why);
+
+ private:
+  int pipe_ = -1;  // to the starter; -1 in the foreground
+};
+
+/// An exclusive lock on a file, until the end of the object or of the process.
+class File_lock {
+ public:
+  /// Creates the file if it is missing. Errors: busy, naming the process that holds it.
+  static Outcome<File_lock> acquire(std::string const& path);
+  ~File_lock();
+  File_lock(File_lock&& other) noexcept;
+  File_lock& operator=(File_lock&&) = delete;
+
+ private:
+  explicit File_lock(int fd) : fd_(fd) {}
+  int fd_;
+};
+
+/// Writes the process id to `path`; the file goes with the object.
+class Pid_file {
+ public:
+  explicit Pid_file(std::string path);
+  ~Pid_file();
+  Pid_file(Pid_file const&) = delete;
+  Pid_file& operator=(Pid_file const&) = delete;
+
+ private:
+  std::string path_;
+};
+
+/// Resident memory of this process in bytes.
+std::uint64_t resident_bytes();
+/// The host's name without its domain.
+std::string host_name();
+
+}  // namespace pstorage::cli

@@ -1,0 +1,14 @@
+// pstorage(1): administers a cluster.
+#include "core/cli/commands.h"
+
+int main(int argc, char** argv) {
+  using namespace pstorage::cli;
+  Cli cli;
+  add_mds_commands(cli);
+  add_node_commands(cli);
+  add_attribute_commands(cli);
+  add_volume_commands(cli);
+  add_status_commands(cli);
+  add_config_commands(cli);
+  return cli.run(argc, argv);
+}

@@ -1,0 +1,158 @@
+// mdsd(8): the metadata server daemon.
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <iostream>
+
+#include "core/auth/key.h"
+#include "core/cli/daemon.h"
+#include "core/config/etc.h"
+#include "core/disk/atomic_file.h"
+#include "core/runtime/runtime.h"
+#include "mds/repository.h"
+#include "mds/server/metadata_server.h"
+
+namespace {
+
+using namespace pstorage;
+
+struct Options {
+  std::string repository;
+  std::string log_path;
+  std::string level = "info";
+  bool is_background = false;
+  int cpu_affinity = -1;
+  unsigned busy_poll_us = 0;
+};
+
+Log_level level_of(std::string const& name) {
+  if (name == "debug") return Log_level::debug;
+  if (name == "warn") return Log_level::warn;
+  if (name == "error") return Log_level::error;
+  return Log_level::info;
+}
+
+/// net.encryption as the database has it; the setting must be known before the first connection.
+bool stored_encryption(std::string const& path) {
+  if (::access(path.c_str(), F_OK) != 0) return false;
+  auto machine = mds::State_machine::open(path);
+  return machine.has_value() &&
+         machine.value()->database().number(
+             "SELECT value FROM config WHERE name = 'net.encryption'", 0) != 0;
+}
+
+mds::Metadata_server_options server_options(mds::Repository const& repository,
+                                            std::string const& directory, Host_id host) {
+  mds::Metadata_server_options options;
+  options.cluster = repository.cluster;
+  options.cluster_uuid = repository.cluster_uuid;
+  options.id = repository.id;
+  options.address = repository.address.text();
+  options.host = host;
+  options.host_name = cli::host_name();
+  options.database_path = directory + "/mds.db";
+  options.memory_bytes = cli::resident_bytes;
+  return options;
+}
+
+/// Serves until it is told to stop.
+Outcome<void> serve(Options const& options, mds::Repository const& repository, Log& log,
+                    cli::Daemon_start& start) {
+  auto const& directory = options.repository;
+  PS_TRY(auto const key, load_key(key_path(repository.cluster)));
+  PS_TRY(auto const host, host_id(true));
+  Runtime_options runtime_options;
+  auto& identity = runtime_options.identity;
+  identity.role = Role::mds;
+  identity.name = "MDS#" + std::to_string(repository.id.value) + "@" + cli::host_name();
+  identity.host = host;
+  identity.cluster = repository.cluster;
+  identity.cluster_uuid = repository.cluster_uuid;
+  identity.key = key;
+  identity.encryption = stored_encryption(directory + "/mds.db");
+  runtime_options.cpu_affinity = options.cpu_affinity;
+  runtime_options.busy_poll_us = options.busy_poll_us;
+  Runtime runtime(runtime_options, log);
+  PS_TRY(auto const disk, runtime.open_disk(directory));
+
+  auto server_settings = server_options(repository, directory, host);
+  Outcome<void> result = success();
+  server_settings.on_fatal = [&](Failure const& why) {
+    result = why;
+    runtime.stop();
+  };
+  mds::Metadata_server server(runtime.clock(), runtime.network(), *disk, runtime.random(), log,
+                              std::move(server_settings));
+  PS_CHECK(server.start());
+  auto listen_at = repository.address;
+  ++listen_at.port;
+  PS_TRY(auto const address, runtime.network().listen(listen_at, server));
+  runtime.network().set_turn_hook(&server);
+  runtime.add_ticker(server);
+  runtime.set_stop_handler([&] {
+    log.info("stopping");
+    runtime.stop();
+  });
+  cli::Pid_file const pid_file(directory + "/mdsd.pid");
+  log.info("metadata server is ready", {{"cluster", repository.cluster},
+                                        {"mds", repository.id},
+                                        {"clients", address.text()}});
+  start.ready();
+  runtime.run();
+  runtime.remove_ticker(server);
+  runtime.network().set_turn_hook(nullptr);
+  if (!result.has_value()) return result;
+  return server.shut_down();
+}
+
+int run(Options options) {
+  cli::Daemon_start start(options.is_background);
+  auto const fail = [&start](Failure const& why) {
+    start.failed("mdsd", why.text);
+    return 1;
+  };
+  auto const repository = mds::load_repository(options.repository);
+  if (!repository.has_value()) return fail(repository.error());
+  auto const lock = cli::File_lock::acquire(options.repository + "/lock");
+  if (!lock.has_value()) return fail(lock.error());
+  if (options.log_path.empty() && options.is_background) {
+    options.log_path = options.repository + "/logs/log";
+    if (auto const made = make_directories(options.repository + "/logs"); !made.has_value()) {
+      return fail(made.error());
+    }
+  }
+  auto const log = make_log(options.log_path, level_of(options.level));
+  if (!log.has_value()) return fail(log.error());
+  auto const served = serve(options, repository.value(), *log.value(), start);
+  if (served.has_value()) {
+    log.value()->info("stopped");
+    return 0;
+  }
+  if (!options.log_path.empty()) log.value()->error(served.error().text);
+  return fail(served.error());
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Options options;
+  CLI::App app("The metadata server of a pstorage cluster.", "mdsd");
+  app.add_option("-r,--repository", options.repository, "Repository made by 'pstorage make-mds'")
+      ->required();
+  app.add_option("-l,--log", options.log_path,
+                 "Log file (default: standard error; with -D: DIR/logs/log)");
+  app.add_option("-d,--log-level", options.level, "debug, info, warn or error")
+      ->check(CLI::IsMember({"debug", "info", "warn", "error"}));
+  app.add_flag("-D,--daemon", options.is_background, "Run in the background");
+  app.add_option("--cpu-affinity", options.cpu_affinity, "Run on this CPU only");
+  app.add_option("--busy-poll-us", options.busy_poll_us, "Spin this long before sleeping");
+  app.set_version_flag("-v,--version", "mdsd " PSTORAGE_VERSION);
+  try {
+    app.parse(argc, argv);
+  } catch (CLI::ParseError const& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    std::cerr << "mdsd: " << error.what() << "; try 'mdsd --help'\n";
+    return 2;
+  }
+  return run(std::move(options));
+}
