@@ -16,7 +16,13 @@ Failure unknown_export(std::string const& name) {
 Exports::Exports(Volume_provider& provider, Clock& clock, Log& log, std::vector<std::string> names)
     : provider_(provider), clock_(clock), log_(log), named_(names.begin(), names.end()) {}
 
-Exports::~Exports() = default;
+Exports::~Exports() { *alive_ = false; }
+
+void Exports::abandon_all() {
+  *alive_ = false;  // answers to what was asked come to nobody
+  exports_.clear();
+  dead_.clear();
+}
 
 Outcome<std::string> Exports::real_name(std::string const& name) const {
   if (name.empty()) {
@@ -44,7 +50,10 @@ void Exports::open_named(std::function<void(Outcome<void>)> done) {
 }
 
 void Exports::list(List_done done) {
-  if (named_.empty()) return provider_.list(std::move(done));
+  if (named_.empty())
+    return provider_.list([alive = alive_, done = std::move(done)](auto volumes) {
+      if (*alive) done(std::move(volumes));
+    });
   std::vector<Volume_description> result;
   for (auto const& name : named_) {
     auto const found = exports_.find(name);
@@ -60,7 +69,9 @@ void Exports::describe(std::string const& name, Describe_done done) {
   auto const found = exports_.find(real.value());
   if (found != exports_.end() && found->second.volume)
     return done(Volume_description{real.value(), found->second.volume->size_bytes()});
-  provider_.describe(real.value(), std::move(done));
+  provider_.describe(real.value(), [alive = alive_, done = std::move(done)](auto volume) {
+    if (*alive) done(std::move(volume));
+  });
 }
 
 void Exports::acquire(std::string const& name, Acquired done) {
@@ -83,8 +94,8 @@ void Exports::acquire(std::string const& name, Acquired done) {
 
 void Exports::start_open(std::string const& name) {
   exports_[name].state = Export::State::opening;
-  provider_.open(name, [this, name](Outcome<std::unique_ptr<client::Volume>> volume) {
-    opened(name, std::move(volume));
+  provider_.open(name, [this, name, alive = alive_](auto volume) {
+    if (*alive) opened(name, std::move(volume));
   });
 }
 
@@ -94,7 +105,10 @@ void Exports::opened(std::string const& name, Outcome<std::unique_ptr<client::Vo
   auto const waiting = std::exchange(found->second.waiting, {});
   if (!volume) {
     exports_.erase(found);
-    log_.warn("cannot open a volume", {{"volume", name}, {"reason", volume.error().text}});
+    std::uint64_t more = 0;  // any client may ask for any name, as often as it likes
+    if (refusals_.allow(clock_.now(), more))
+      log_.warn("cannot open a volume",
+                {{"volume", name}, {"reason", volume.error().text}, {"more", more}});
     for (auto const& done : waiting) done(volume.error());
     return check_all_closed();
   }

@@ -12,6 +12,7 @@
 #include "blockdev/volume_provider.h"
 #include "core/env/clock.h"
 #include "core/log.h"
+#include "core/net/rate_limit.h"
 
 namespace pstorage::nbd {
 
@@ -39,6 +40,8 @@ class Exports final : public Ticker {
   void release(client::Volume const& volume);
   /// Its lease is gone: nobody gets it any more, and it is opened anew for the next client.
   void mark_lost(client::Volume const& volume);
+  /// Drops all volumes as a crash would: no callback of theirs comes any more.
+  void abandon_all();
   /// Flushes and closes all; `done` when all have answered. Nothing can be acquired any more.
   void close_all(std::function<void()> done);
 
@@ -72,6 +75,8 @@ class Exports final : public Ticker {
   std::vector<std::unique_ptr<client::Volume>> dead_;  // closed; destroyed at the next tick
   std::function<void()> all_closed_;
   bool closing_all_ = false;
+  Rate_limit refusals_;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
 }  // namespace pstorage::nbd

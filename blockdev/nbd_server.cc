@@ -129,6 +129,10 @@ Nbd_server::Nbd_server(Runtime& runtime, Volume_provider& provider, Server_optio
 Nbd_server::~Nbd_server() {
   for (auto const& acceptor : acceptors_) acceptor->stop();
   for (auto const& connection : connections_) connection->close();
+  // Completion handlers in the loop may keep connections longer than this server: they must not
+  // know the volumes any more.
+  exports_.abandon_all();
+  for (auto const& connection : connections_) connection->session().abandon();
   runtime_.remove_ticker(*this);
   runtime_.implementation().remove_flusher(*this);
 }

@@ -100,6 +100,13 @@ void Nbd_session::disconnected() {
   output_.clear();
 }
 
+void Nbd_session::abandon() {
+  disconnected();
+  volume_ = nullptr;
+  in_flight_ = 0;
+  asking_ = false;
+}
+
 void Nbd_session::stop() {
   if (phase_ != Phase::over) finish();
 }

@@ -47,6 +47,8 @@ class Nbd_session {
   void sent();
   /// The client has gone: drops what is to be said. Requests under way go on.
   void disconnected();
+  /// The volumes are gone without answers; nothing will call back.
+  void abandon();
   /// The server stops: requests under way are answered, new ones are not taken.
   void stop();
   /// Ends a client that haggles for too long.

@@ -13,7 +13,7 @@ class File_descriptor {
   File_descriptor() = default;
   explicit File_descriptor(int fd) : fd_(fd) {}
   File_descriptor(File_descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  File_descriptor& operator=(File_descriptor&& other) noexcept {
+  File_descriptor& operator=(File_descriptor other) noexcept {
     std::swap(fd_, other.fd_);
     return *this;
   }

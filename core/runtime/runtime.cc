@@ -15,13 +15,6 @@
 namespace pstorage {
 namespace {
 
-std::string default_name() {
-  char host[256] = "";
-  if (::gethostname(host, sizeof host - 1) != 0) host[0] = '\0';
-  return std::string(program_invocation_short_name) + "[" + std::to_string(::getpid()) + "]@" +
-         host;
-}
-
 // Receive blocks and payloads come and go at up to 4 MiB. Taken from the kernel each time they cost
 // a page fault for every 4 KiB; kept by malloc they cost nothing.
 void keep_blocks_in_malloc() {
@@ -31,9 +24,16 @@ void keep_blocks_in_malloc() {
 
 }  // namespace
 
+std::string process_name() {
+  char host[256] = "";
+  if (::gethostname(host, sizeof host - 1) != 0) host[0] = '\0';
+  return std::string(program_invocation_short_name) + "[" + std::to_string(::getpid()) + "]@" +
+         host;
+}
+
 Runtime::Implementation::Implementation(Runtime_options options, Log& log)
     : options_(std::move(options)), log_(log) {
-  if (options_.identity.name.empty()) options_.identity.name = default_name();
+  if (options_.identity.name.empty()) options_.identity.name = process_name();
   keep_blocks_in_malloc();
   apply_placement();
   // A write to a socket whose peer is gone is an error code, not the end of the process.

@@ -65,6 +65,9 @@ class Runtime {
   std::unique_ptr<Implementation> implementation_;
 };
 
+/// "program[pid]@host": the name in hellos and sessions.
+std::string process_name();
+
 /// Log lines to standard error and, when `path` is not empty, to that file (opened for appending).
 /// Format: "2026-01-31 12:34:56.789 W message key=value". Errors: cannot open the file.
 Outcome<std::unique_ptr<Log>> make_log(std::string const& path, Log_level level);

@@ -1,0 +1,227 @@
+// pstorage-nbd: serves the volumes of a cluster over NBD.
+
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <functional>
+#include <optional>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "blockdev/cluster_provider.h"
+#include "blockdev/nbd_server.h"
+#include "core/config/etc.h"
+#include "core/disk/atomic_file.h"
+#include "core/runtime/daemonize.h"
+
+namespace pstorage::nbd {
+namespace {
+
+constexpr std::uint16_t nbd_port = 10809;  // IANA
+// A stop waits this long for the cluster to take the last flushes.
+constexpr Duration stop_patience = std::chrono::seconds(20);
+
+struct Options {
+  std::string cluster;
+  std::string socket;
+  std::string address;
+  std::string servers;
+  std::vector<std::string> volumes;
+  std::string log_path;
+  std::string log_level = "info";
+  bool background = false;
+  bool encrypt = false;
+  int cpu_affinity = -1;
+  unsigned busy_poll_us = 0;
+  unsigned wait_seconds = 12;
+};
+
+void add_options(CLI::App& app, Options& options) {
+  app.add_option("-c,--cluster", options.cluster, "Cluster name (or PSTORAGE_NAME)");
+  app.add_option("-U,--unix", options.socket,
+                 "Unix socket to serve (default: /run/pstorage/CLUSTER/nbd.sock when there is "
+                 "no -a)");
+  app.add_option("-a,--address", options.address, "ADDR[:PORT] to serve over TCP, port 10809");
+  app.add_option("-b,--bootstrap", options.servers, "Metadata servers, ADDR[:PORT],...");
+  app.add_option("VOLUME", options.volumes,
+                 "Export only these and keep them open (default: all volumes, each open while "
+                 "a client uses it)");
+  app.add_option("-l,--log", options.log_path, "Log file, besides standard error");
+  app.add_option("-d,--debug-level", options.log_level, "debug, info, warn or error")
+      ->check(CLI::IsMember({"debug", "info", "warn", "error"}));
+  app.add_flag("-D,--daemon", options.background, "Go into the background once serving");
+  app.add_flag("--encrypt", options.encrypt, "Encrypt the traffic with the cluster");
+  app.add_option("--wait", options.wait_seconds,
+                 "Seconds to wait for a volume in use or a cluster that does not answer")
+      ->check(CLI::Range(0u, 3600u));
+  app.add_option("--cpu-affinity", options.cpu_affinity, "Run on this CPU only")
+      ->check(CLI::Range(0, 1023));
+  app.add_option("--busy-poll-us", options.busy_poll_us, "Spin this long before sleeping")
+      ->check(CLI::Range(0u, 1000000u));
+  app.set_version_flag("-v,--version", std::string("pstorage-nbd ") + PSTORAGE_VERSION);
+}
+
+Log_level level_of(std::string const& name) {
+  if (name == "debug") return Log_level::debug;
+  if (name == "warn") return Log_level::warn;
+  return name == "error" ? Log_level::error : Log_level::info;
+}
+
+int fail(std::string const& text) {
+  std::fprintf(stderr, "pstorage-nbd: %s\n", text.c_str());
+  return 1;
+}
+
+/// Where to serve; makes the directory of the default socket.
+Outcome<std::vector<Address>> addresses_of(Options const& options) {
+  std::vector<Address> addresses;
+  if (!options.address.empty()) {
+    PS_TRY(auto address, Address::parse(options.address, nbd_port));
+    addresses.push_back(std::move(address));
+  }
+  std::string socket = options.socket;
+  if (socket.empty() && addresses.empty()) {
+    auto const directory = "/run/pstorage/" + options.cluster;
+    PS_CHECK(make_directories(directory));
+    socket = directory + "/nbd.sock";
+  }
+  if (!socket.empty()) {
+    PS_TRY(auto address, Address::parse("unix:" + socket, 0));
+    addresses.push_back(std::move(address));
+  }
+  return addresses;
+}
+
+Server_options server_options(Options const& options) {
+  Server_options result;
+  result.volumes = options.volumes;
+  return result;
+}
+
+/// Ticks the cluster's client.
+class Cluster_ticker final : public Ticker {
+ public:
+  explicit Cluster_ticker(client::Cluster& cluster) : cluster_(cluster) {}
+  void on_tick() override { cluster_.on_tick(); }
+
+ private:
+  client::Cluster& cluster_;
+};
+
+class Service {
+ public:
+  Service(Options const& options, Runtime& runtime, client::Cluster_options cluster)
+      : runtime_(runtime),
+        cluster_(runtime.clock(), runtime.network(), runtime.random(), runtime.log(),
+                 runtime.executor(), std::move(cluster)),
+        ticker_(cluster_),
+        provider_(cluster_, runtime.executor(), std::chrono::seconds(options.wait_seconds)),
+        server_(runtime, provider_, server_options(options)) {
+    runtime_.add_ticker(ticker_);
+  }
+  ~Service() { runtime_.remove_ticker(ticker_); }
+  Service(Service const&) = delete;
+  Service& operator=(Service const&) = delete;
+
+  /// Runs until a signal; the exit status.
+  int run(std::vector<Address> const& addresses, Background& background) {
+    int status = 0;
+    runtime_.set_stop_handler([this, &status] { stop(status); });
+    server_.open_volumes([&](Outcome<void> opened) {
+      auto const started = opened ? start(addresses) : opened;
+      if (started) return background.ready();
+      status = fail(started.error().text);
+      runtime_.stop();
+    });
+    runtime_.run();
+    return status;
+  }
+
+ private:
+  Outcome<void> start(std::vector<Address> const& addresses) {
+    for (auto const& address : addresses) {
+      PS_TRY(auto const real, server_.listen(address));
+      runtime_.log().info("serving NBD", {{"at", real.text()}});
+    }
+    return success();
+  }
+
+  void stop(int& status) {
+    runtime_.log().info("stopping");
+    server_.stop([this] { runtime_.stop(); });
+    // The cluster may be unable to take the last writes; then the answer is another signal, or this.
+    deadline_.emplace(runtime_, [this, &status] {
+      status = fail("stopped without giving the volumes back: the cluster does not answer");
+      runtime_.stop();
+    });
+  }
+
+  /// Calls once, `stop_patience` from now.
+  class Deadline final : public Ticker {
+   public:
+    Deadline(Runtime& runtime, std::function<void()> over)
+        : runtime_(runtime), at_(runtime.clock().now() + stop_patience), over_(std::move(over)) {
+      runtime_.add_ticker(*this);
+    }
+    ~Deadline() override { runtime_.remove_ticker(*this); }
+    void on_tick() override {
+      if (over_ && runtime_.clock().now() >= at_) std::exchange(over_, nullptr)();
+    }
+
+   private:
+    Runtime& runtime_;
+    Time_point at_;
+    std::function<void()> over_;
+  };
+
+  Runtime& runtime_;
+  client::Cluster cluster_;
+  Cluster_ticker ticker_;
+  Cluster_provider provider_;
+  Nbd_server server_;
+  std::optional<Deadline> deadline_;
+};
+
+Outcome<int> serve(Options options) {
+  PS_TRY(options.cluster, cluster_name(options.cluster));
+  for (auto const& volume : options.volumes) PS_CHECK(volume_path(volume));
+  PS_TRY(auto servers, bootstrap_list(options.cluster, options.servers));
+  PS_TRY(auto key, load_key(key_path(options.cluster)));
+  PS_TRY(auto const host, host_id(true));
+  PS_TRY(auto const addresses, addresses_of(options));
+  Background background;
+  if (options.background) {
+    PS_TRY(background, Background::enter());
+  }
+  PS_TRY(auto const log, make_log(options.log_path, level_of(options.log_level)));
+
+  Runtime_options runtime_options;
+  runtime_options.identity.role = Role::client;
+  runtime_options.identity.host = host;
+  runtime_options.identity.cluster = options.cluster;
+  runtime_options.identity.key = key;
+  runtime_options.identity.encryption = options.encrypt;
+  runtime_options.cpu_affinity = options.cpu_affinity;
+  runtime_options.busy_poll_us = options.busy_poll_us;
+  Runtime runtime(std::move(runtime_options), *log);
+
+  client::Cluster_options cluster;
+  cluster.session.servers = std::move(servers);
+  cluster.session.name = process_name();
+  cluster.session.host = host;
+  Service service(options, runtime, std::move(cluster));
+  return service.run(addresses, background);
+}
+
+}  // namespace
+}  // namespace pstorage::nbd
+
+int main(int count, char** arguments) {
+  CLI::App app("Serves the volumes of a pstorage cluster over NBD.");
+  pstorage::nbd::Options options;
+  pstorage::nbd::add_options(app, options);
+  CLI11_PARSE(app, count, arguments);
+  auto const status = pstorage::nbd::serve(options);
+  return status ? status.value() : pstorage::nbd::fail(status.error().text);
+}
