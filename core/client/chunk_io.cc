@@ -5,6 +5,7 @@
 
 #include "core/assert.h"
 #include "core/crc32c.h"
+#include "core/mutant.h"
 
 namespace pstorage::client {
 namespace {
@@ -187,6 +188,7 @@ void Chunk_io::allocation_failed(Errc why) {
 
 bool Chunk_io::may_start(Piece const& piece, Piece_list::const_iterator self) const {
   bool const change = is_change(piece);
+  if (!change && PS_MUTANT(reads_pass_writes_in_flight)) return can_read();
   if (change ? !can_write() : !can_read()) return false;
   if (changes_in_flight_ > 0)
     for (Piece const& other : in_flight_)
@@ -412,6 +414,10 @@ void Chunk_io::on_cs_lost(Cs_op& op) {
   if (place < 0) return;
   if (ticket.task == Task::change && ticket.piece->serial == ticket.round)
     ticket.piece->sent &= ~(1u << place);
+  if (ticket.task == Task::change && PS_MUTANT(acknowledge_without_the_failed_replica)) {
+    ticket.piece->waiting &= ~(1u << place);
+    settle(*ticket.piece);
+  }
   // link_down() follows for the rest.
 }
 

@@ -5,6 +5,7 @@
 #include "core/assert.h"
 #include "core/client/chunk_io.h"
 #include "core/crc32c.h"
+#include "core/mutant.h"
 
 namespace pstorage::client {
 namespace {
@@ -195,7 +196,8 @@ void Chunk_io::open_members() {
     replica.link->want();
     if (!replica.link->is_up()) continue;
     // What is on its way to the others without the newcomer would be missed by its pull.
-    if (replica.state == proto::REPLICA_SYNCING && (!is_drained() || !reconciled_)) continue;
+    bool const may_join = (is_drained() && reconciled_) || PS_MUTANT(join_without_draining);
+    if (replica.state == proto::REPLICA_SYNCING && !may_join) continue;
     send_open(i);
   }
 }
@@ -259,7 +261,7 @@ void Chunk_io::opened_one(Replica& replica, proto::Cs_reply::Opened const& opene
       replica.refusal = message_of(static_cast<Errc>(opened.status()));
       return;
   }
-  if (opened.last_stamp() < replica.acked) {
+  if (opened.last_stamp() < replica.acked && !PS_MUTANT(forget_the_lost_writes)) {
     replica.lost_writes = true;
     replica.last_stamp = opened.last_stamp();
     return;
@@ -286,7 +288,7 @@ void Chunk_io::reconcile_if_needed() {
     if (first == nullptr) first = &replica;
     differs = differs || replica.unclean || replica.last_stamp != first->last_stamp;
   }
-  if (!differs) return reconciled();
+  if (!differs || PS_MUTANT(skip_reconciliation)) return reconciled();
   host_.log().info("comparing the replicas of a chunk", {{"chunk", id_}});
   merge_ = std::make_unique<Merge_state>();
   merge_->tables.resize(replicas_.size());

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "core/client/file_volume.h"
+#include "core/mutant.h"
 
 namespace pstorage::client {
 namespace {
@@ -40,6 +41,7 @@ void File_volume::advance_sealing() {
     if (link.is_up() && sealing_->asked.insert(cs).second) send_seal(cs);
     ++place;
   }
+  if (PS_MUTANT(skip_the_seal)) sealing_->pending.clear();
   if (sealing_->pending.empty()) finish_sealing();
 }
 

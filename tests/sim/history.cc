@@ -108,7 +108,8 @@ class Checker {
       if (reads[i].value == 0) continue;
       Block_write const& first = *by_value_.at(reads[i].value);
       for (std::size_t k = i + 1; k < reads.size(); ++k) {
-        if (reads[k].value == 0 || reads[k].start < reads[i].finish || lost_between(reads[i], reads[k]))
+        if (reads[k].value == 0 || reads[k].start < reads[i].finish ||
+            lost_between(reads[i], reads[k]))
           continue;
         Block_write const& second = *by_value_.at(reads[k].value);
         if (second.epoch < first.epoch)

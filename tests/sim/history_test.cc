@@ -43,12 +43,12 @@ TEST(History, The_zone_checker_agrees_with_exhaustive_search) {
   for (int round = 0; round < 20000; ++round) {
     std::vector<Operation> operations;
     std::size_t const writes = 1 + below(3);
-    for (std::size_t i = 0; i < writes; ++i)
-      operations.push_back({true, i + 1, 0, 0});
+    for (std::size_t i = 0; i < writes; ++i) operations.push_back({true, i + 1, 0, 0});
     std::size_t const reads = below(4);
     for (std::size_t i = 0; i < reads; ++i) operations.push_back({false, below(writes + 1), 0, 0});
     std::vector<Moment> moments;
-    for (std::size_t i = 0; i < 2 * operations.size(); ++i) moments.push_back(static_cast<Moment>(i));
+    for (std::size_t i = 0; i < 2 * operations.size(); ++i)
+      moments.push_back(static_cast<Moment>(i));
     std::shuffle(moments.begin(), moments.end(), random);
     Block_history history;
     for (std::size_t i = 0; i < operations.size(); ++i) {

@@ -95,8 +95,8 @@ void Sim_client::open() {
 void Sim_client::opened(Outcome<std::unique_ptr<client::Volume>> outcome) {
   opening_ = false;
   if (outcome.has_error()) {
-    open_again_at_ =
-        world_.now() + world_.random().between(std::chrono::milliseconds(200), std::chrono::seconds(2));
+    open_again_at_ = world_.now() + world_.random().between(std::chrono::milliseconds(200),
+                                                            std::chrono::seconds(2));
     return;
   }
   volume_ = std::move(outcome).value();
@@ -108,11 +108,16 @@ void Sim_client::on_tick() {
     volume_.reset();
     dead_volume_ = false;
     unflushed_.clear();
-    open_again_at_ = world_.now() +
-                     world_.random().between(std::chrono::milliseconds(100), std::chrono::seconds(3));
+    open_again_at_ = world_.now() + world_.random().between(std::chrono::milliseconds(100),
+                                                            std::chrono::seconds(3));
   }
   if (volume_ == nullptr) {
     if (!opening_ && !quiescing_ && world_.now() >= open_again_at_) open();
+    return;
+  }
+  if (reading_all_) {
+    while (!has_read_all() && in_flight_ < options_.depth && !dead_volume_)
+      do_read(next_read_++, 1);
     return;
   }
   if (quiescing_ || world_.now() < issue_at_) return;
@@ -129,8 +134,8 @@ void Sim_client::issue() {
   Sim_random& random = world_.random();
   std::size_t const blocks = ledger_.blocks().size();
   std::size_t const first = random.below(blocks);
-  std::size_t const count = 1 + random.below(std::min<std::size_t>(random.percent(80) ? 4 : 24,
-                                                                   blocks - first));
+  std::size_t const count =
+      1 + random.below(std::min<std::size_t>(random.percent(80) ? 4 : 24, blocks - first));
   auto const dice = random.below(100);
   if (dice < 45) return do_write(first, count, random.percent(5));
   if (dice < 50) return do_zero(first, count);
@@ -198,25 +203,25 @@ void Sim_client::do_zero(std::size_t first, std::size_t count) {
 void Sim_client::do_read(std::size_t first, std::size_t count) {
   ++in_flight_;
   Moment const start = now();
-  volume_->read(
-      first * block_bytes, count * block_bytes,
-      [this, life = life_, first, count, start](Result<std::vector<Slice>> result) {
-        if (life != life_) return;
-        --in_flight_;
-        if (result.has_error()) return note_error(result.error(), "read");
-        std::vector<std::byte> all;
-        for (Slice const& part : result.value())
-          all.insert(all.end(), part.data(), part.data() + part.size());
-        if (all.size() != count * block_bytes) return ledger_.fault("a read has a wrong length");
-        for (std::size_t i = 0; i < count; ++i) {
-          auto const value = block_value(all.data() + i * block_bytes);
-          if (!value.has_value())
-            return ledger_.fault("block " + std::to_string(first + i) + " is torn");
-          world_.mix(*value);
-          ledger_.blocks()[first + i].reads.push_back(
-              {.value = *value, .start = start, .finish = now()});
-        }
-      });
+  volume_->read(first * block_bytes, count * block_bytes,
+                [this, life = life_, first, count, start](Result<std::vector<Slice>> result) {
+                  if (life != life_) return;
+                  --in_flight_;
+                  if (result.has_error()) return note_error(result.error(), "read");
+                  std::vector<std::byte> all;
+                  for (Slice const& part : result.value())
+                    all.insert(all.end(), part.data(), part.data() + part.size());
+                  if (all.size() != count * block_bytes)
+                    return ledger_.fault("a read has a wrong length");
+                  for (std::size_t i = 0; i < count; ++i) {
+                    auto const value = block_value(all.data() + i * block_bytes);
+                    if (!value.has_value())
+                      return ledger_.fault("block " + std::to_string(first + i) + " is torn");
+                    world_.mix(*value);
+                    ledger_.blocks()[first + i].reads.push_back(
+                        {.value = *value, .start = start, .finish = now()});
+                  }
+                });
 }
 
 void Sim_client::do_flush() {

@@ -42,10 +42,10 @@ std::optional<std::uint64_t> block_value(std::byte const* from);
 
 struct Sim_client_options {
   std::string path = "/volumes/v";
-  std::size_t depth = 6;           // requests at a time
-  bool rot_allowed = false;        // corrupt is a legal answer
+  std::size_t depth = 6;     // requests at a time
+  bool rot_allowed = false;  // corrupt is a legal answer
   Duration open_patience = std::chrono::seconds(5);
-  bool steals = false;             // opens by force
+  bool steals = false;  // opens by force
 };
 
 class Sim_client final : private Ticker {
@@ -62,15 +62,15 @@ class Sim_client final : private Ticker {
   bool is_running() const { return cluster_ != nullptr; }
   /// No new requests from now on; is_quiet() once the old ones are answered.
   void quiesce() { quiescing_ = true; }
-  void resume() { quiescing_ = false; }
+  /// Only reads from now on, each block once, from the first to the last.
+  void read_only() { reading_all_ = true; }
+  bool has_read_all() const { return next_read_ == ledger_.blocks().size(); }
   bool is_quiet() const { return in_flight_ == 0; }
   bool has_volume() const { return volume_ != nullptr; }
   /// Gives the volume back.
   void close();
   /// Since when the oldest unanswered request waits.
   std::string waiting_reason() const;
-  client::Mds_session& mds() { return cluster_->mds(); }
-  client::Volume* volume() { return volume_.get(); }
 
  private:
   struct Written {
@@ -101,6 +101,8 @@ class Sim_client final : private Ticker {
   bool opening_ = false;
   bool dead_volume_ = false;
   bool quiescing_ = false;
+  bool reading_all_ = false;
+  std::size_t next_read_ = 0;
   Time_point open_again_at_{};
   Time_point issue_at_{};
   std::size_t in_flight_ = 0;

@@ -117,10 +117,10 @@ std::optional<std::error_code> Sim_disk::fault(Disk_call call, std::string const
 
 void Sim_disk::later(Duration delay, std::function<void()> work) {
   Duration const stall = stalled_until_ - scheduler_.now();
-  scheduler_.at(std::max(delay, stall), [this, life = life_, alive = std::weak_ptr<bool>(alive_),
-                                         work = std::move(work)] {
-    if (!alive.expired() && life == life_) work();
-  });
+  scheduler_.at(std::max(delay, stall),
+                [this, life = life_, alive = std::weak_ptr<bool>(alive_), work = std::move(work)] {
+                  if (!alive.expired() && life == life_) work();
+                });
 }
 
 bool Sim_disk::is_directory(std::string const& name) const {

@@ -96,9 +96,8 @@ Connection_id Sim_node::connect(Address const& to, Connection_handler& handler) 
   end.id = {world_.next_connection_++};
   end.open = true;
   world_.wires_[end.id] = {wire, 0};
-  world_.queue().at(world_.latency(), [this, wire, address = to.text()] {
-    world_.attempt(wire, address, 0);
-  });
+  world_.queue().at(world_.latency(),
+                    [this, wire, address = to.text()] { world_.attempt(wire, address, 0); });
   return end.id;
 }
 
@@ -134,8 +133,8 @@ Sim_world::Sim_world(std::uint64_t seed, World_options options)
 
 void Sim_world::mix(std::uint64_t value) {
   ++events_;
-  hash_ = (hash_ ^ value ^ static_cast<std::uint64_t>(now().since_start.count())) *
-          0x100000001b3ULL;
+  hash_ =
+      (hash_ ^ value ^ static_cast<std::uint64_t>(now().since_start.count())) * 0x100000001b3ULL;
 }
 
 void Sim_world::write(Log_level level, std::string_view message, Fields fields) {
@@ -200,8 +199,10 @@ void Sim_world::attempt(std::shared_ptr<Wire> const& wire, std::string address, 
     End& there = wire->ends[0];
     if (!stands(here) || wire->dead) return;
     mix(here.id.value);
-    here.handler->on_connected(here.id, {.role = there.node->role_, .name = there.node->name_,
-                                         .host = there.node->host_, .cluster_uuid = {},
+    here.handler->on_connected(here.id, {.role = there.node->role_,
+                                         .name = there.node->name_,
+                                         .host = there.node->host_,
+                                         .cluster_uuid = {},
                                          .address = there.node->name_});
     // What the server sends at once must not overtake the caller's own on_connected.
     Duration const delay = latency();
@@ -213,10 +214,11 @@ void Sim_world::attempt(std::shared_ptr<Wire> const& wire, std::string address, 
         End& server_end = wire->ends[1];
         if (!stands(caller_end)) return;
         mix(caller_end.id.value);
-        caller_end.handler->on_connected(
-            caller_end.id,
-            {.role = server_end.node->role_, .name = server_end.node->name_,
-             .host = server_end.node->host_, .cluster_uuid = {}, .address = server_end.node->name_});
+        caller_end.handler->on_connected(caller_end.id, {.role = server_end.node->role_,
+                                                         .name = server_end.node->name_,
+                                                         .host = server_end.node->host_,
+                                                         .cluster_uuid = {},
+                                                         .address = server_end.node->name_});
       });
     });
   });

@@ -122,8 +122,8 @@ class Sim_world final : public Log {
   void cut(Sim_node const& from, Sim_node const& to);
   void heal();
   bool is_cut(Sim_node const& from, Sim_node const& to) const;
-  /// Breaks a random connection in the middle: each end hears of it at its own time, and what was on
-  /// its way may still arrive meanwhile.
+  /// Breaks a random connection in the middle: each end hears of it at its own time, and what was
+  /// on its way may still arrive meanwhile.
   void break_connection();
 
   void write(Log_level level, std::string_view message, Fields fields) override;

@@ -1,0 +1,370 @@
+#include "tests/sim/cluster_sim.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "core/assert.h"
+#include "tests/sim/sim_processes.h"
+
+namespace pstorage::sim {
+namespace {
+
+constexpr Duration progress_patience = std::chrono::seconds(60);
+
+}  // namespace
+
+Cluster_plan draw_plan(Sim_random& random) {
+  Cluster_plan plan;
+  plan.servers = 3 + static_cast<std::uint32_t>(random.below(2));
+  plan.norm = random.percent(80) ? 3 : 2;
+  plan.min = 1 + static_cast<std::uint32_t>(random.below(2));
+  plan.chunks = 2 + static_cast<std::uint32_t>(random.below(3));
+  plan.power_losses = random.percent(50);
+  // Rot and lost power together could take every copy of a block: nothing to check then.
+  plan.rot = !plan.power_losses && random.percent(30);
+  plan.steals = random.percent(30);
+  plan.drift = random.percent(30);
+  plan.fault_mean_ms = random.percent(50) ? 400 : 1200;
+  return plan;
+}
+
+Cluster_sim::Cluster_sim(std::uint64_t seed, bool verbose)
+    : world_(seed, {}),
+      plan_(draw_plan(world_.random())),
+      ledger_(std::size_t{plan_.chunks} * plan_.chunk_bytes / block_bytes) {
+  world_.set_verbose(verbose);
+}
+
+Cluster_sim::~Cluster_sim() {
+  clients_.clear();
+  tool_.reset();
+  for (auto& server : servers_)
+    if (server->is_running()) server->stop(true);
+  if (mds_ != nullptr && mds_->is_running()) mds_->stop(true);
+}
+
+void Cluster_sim::fail(std::string const& what) {
+  if (fault_.empty()) fault_ = what;
+}
+
+void Cluster_sim::run_for(Duration time) { world_.queue().run_until(world_.now() + time); }
+
+template <typename Condition>
+bool Cluster_sim::run_until(Condition condition, Duration patience) {
+  Time_point const end = world_.now() + patience;
+  while (!condition()) {
+    if (world_.now() >= end) return false;
+    run_for(std::chrono::milliseconds(20));
+  }
+  return true;
+}
+
+// ------------------------------------------------------------------ beginning
+
+proto::Mds_reply Cluster_sim::ask(proto::Mds_request request) {
+  std::optional<Outcome<proto::Mds_reply>> answer;
+  tool_->node.run([&] {
+    tool_->session->call(std::move(request), std::chrono::seconds(30),
+                         [&](Outcome<proto::Mds_reply> reply) { answer = std::move(reply); });
+  });
+  bool const came = run_until([&] { return answer.has_value(); }, std::chrono::seconds(60));
+  proto::Mds_reply reply;
+  if (came && answer->has_value()) return std::move(*answer).value();
+  reply.set_status(static_cast<std::uint32_t>(Errc::unavailable));
+  reply.set_text(came ? answer->error().text : "no answer");
+  return reply;
+}
+
+bool Cluster_sim::make_cluster() {
+  mds_ = std::make_unique<Mds_host>(world_);
+  if (auto why = mds_->start(); !why.empty()) {
+    fail("mdsd does not start: " + why);
+    return false;
+  }
+  tool_ = std::make_unique<Tool>(world_);
+  for (std::size_t i = 0; i < plan_.servers; ++i)
+    if (!make_chunk_server(i)) return false;
+  return make_volume();
+}
+
+bool Cluster_sim::make_chunk_server(std::size_t index) {
+  Host_id const host{0x100 + index};
+  proto::Mds_request request;
+  auto& create = *request.mutable_create_cs();
+  create.set_host_id(host.value);
+  create.set_host_name("host" + std::to_string(index));
+  auto const reply = ask(std::move(request));
+  if (reply.status() != 0) {
+    fail("no id for a chunk server: " + reply.text());
+    return false;
+  }
+  Cs_id const id{reply.created_cs().cs()};
+  servers_.push_back(std::make_unique<Cs_host>(world_, id, host));
+  Cs_host& server = *servers_.back();
+  std::string why = server.make_repository();
+  if (why.empty()) why = server.start();
+  if (!why.empty()) fail("csd does not start: " + why);
+  return why.empty();
+}
+
+bool Cluster_sim::make_volume() {
+  run_for(std::chrono::seconds(2));  // everybody registers
+  proto::Mds_request request;
+  auto& create = *request.mutable_create();
+  create.set_path("/volumes/v");
+  create.set_parents(true);
+  create.set_size(std::uint64_t{plan_.chunks} * plan_.chunk_bytes);
+  auto& attributes = *create.mutable_attributes();
+  attributes.set_replicas_norm(plan_.norm);
+  attributes.set_replicas_min(plan_.min);
+  attributes.set_chunk_size(plan_.chunk_bytes);
+  auto const reply = ask(std::move(request));
+  if (reply.status() != 0) fail("no volume: " + reply.text());
+  return reply.status() == 0;
+}
+
+Run_result Cluster_sim::run() {
+  if (make_cluster()) {
+    for (std::uint32_t i = 0; i < plan_.clients; ++i) {
+      client_nodes_.push_back(
+          &world_.add_node("client" + std::to_string(i), Role::client, {0x200 + i}));
+      Sim_client_options options;
+      options.rot_allowed = plan_.rot;
+      options.steals = plan_.steals && i == 1;
+      clients_.push_back(std::make_unique<Sim_client>(
+          world_, *client_nodes_.back(), ledger_, std::vector<Address>{mds_->address()}, options));
+      clients_.back()->start();
+    }
+    if (plan_.drift)
+      for (auto& server : servers_)
+        server->node.set_clock(0.95 + 0.001 * static_cast<double>(world_.random().below(100)));
+    chaos();
+    heal();
+    settle();
+  }
+  return {.fault = fault_,
+          .hash = world_.hash(),
+          .events = world_.events(),
+          .operations = ledger_.operations,
+          .virtual_seconds = static_cast<double>(world_.now().since_start.count()) / 1e9};
+}
+
+// ------------------------------------------------------------------ chaos
+
+void Cluster_sim::restart_later(std::function<void()> start) {
+  Duration const delay =
+      world_.random().percent(70)
+          ? world_.random().between(std::chrono::milliseconds(50), std::chrono::milliseconds(1500))
+          : world_.random().between(std::chrono::milliseconds(1500), std::chrono::seconds(6));
+  world_.queue().at(delay, std::move(start));
+}
+
+void Cluster_sim::start_mds() {
+  if (mds_->is_running()) return;
+  if (auto why = mds_->start(); !why.empty()) fail("mdsd does not start again: " + why);
+}
+
+void Cluster_sim::start_cs(Cs_host& host) {
+  if (host.is_running()) return;
+  if (auto why = host.start(); !why.empty()) fail(host.node.name() + " does not start: " + why);
+}
+
+void Cluster_sim::stop_mds(bool power) {
+  if (!mds_->is_running()) return;
+  mds_->stop(power);
+  restart_later([this] { start_mds(); });
+}
+
+void Cluster_sim::stop_cs(Cs_host& host, bool power) {
+  if (!host.is_running()) return;
+  host.stop(power);
+  restart_later([this, &host] { start_cs(host); });
+}
+
+void Cluster_sim::chaos() {
+  Time_point const end = world_.now() + plan_.chaos;
+  while (world_.now() < end && fault_.empty()) {
+    run_for(std::chrono::milliseconds(1 + world_.random().below(2 * plan_.fault_mean_ms)));
+    one_fault();
+  }
+}
+
+void Cluster_sim::one_fault() {
+  Sim_random& random = world_.random();
+  Cs_host& server = *servers_[random.below(servers_.size())];
+  auto const dice = random.below(100);
+  if (dice < 22) return stop_cs(server, plan_.power_losses && random.percent(50));
+  if (dice < 28) return stop_mds(plan_.power_losses && random.percent(50));
+  if (dice < 36) {
+    auto const victim = random.below(clients_.size());
+    Sim_client& client = *clients_[victim];
+    if (!client.is_running()) return;
+    client.kill(random.percent(50));
+    return restart_later([&client] { client.start(); });
+  }
+  if (dice < 50) return pause_somebody();
+  if (dice < 68) return partition();
+  if (dice < 88) return world_.break_connection();
+  if (dice < 92 && plan_.power_losses) return power_off_everything();
+  if (plan_.rot) rot_something();
+}
+
+void Cluster_sim::power_off_everything() {
+  world_.mix(0xdead);
+  Moment const when = world_.now().since_start.count();
+  ledger_.power_lost(when);
+  stop_mds(true);
+  for (auto& server : servers_) stop_cs(*server, true);
+  if (world_.random().percent(50)) return;
+  for (auto& client : clients_)
+    if (client->is_running()) {
+      client->kill(true);
+      restart_later([&client] { client->start(); });
+    }
+}
+
+void Cluster_sim::pause_somebody() {
+  Sim_random& random = world_.random();
+  Duration const time =
+      random.percent(60)
+          ? random.between(std::chrono::milliseconds(50), std::chrono::milliseconds(1500))
+          : random.between(std::chrono::milliseconds(1500), std::chrono::seconds(13));
+  auto const who = random.below(servers_.size() + clients_.size() + 1);
+  Sim_node* node = nullptr;
+  if (who < servers_.size())
+    node = &servers_[who]->node;
+  else if (who < servers_.size() + clients_.size())
+    node = client_nodes_[who - servers_.size()];
+  else
+    node = &mds_->node;
+  if (node->is_up()) node->pause_until(world_.now() + time);
+}
+
+void Cluster_sim::partition() {
+  Sim_random& random = world_.random();
+  std::vector<Sim_node*> nodes{&mds_->node};
+  for (auto& server : servers_) nodes.push_back(&server->node);
+  for (auto* client : client_nodes_) nodes.push_back(client);
+  bool const one_way = random.percent(40);
+  if (random.percent(50)) {
+    // One node from all others.
+    Sim_node* alone = nodes[random.below(nodes.size())];
+    for (auto* other : nodes) {
+      if (other == alone) continue;
+      world_.cut(*alone, *other);
+      if (!one_way) world_.cut(*other, *alone);
+    }
+  } else {
+    // Two sides, or a few pairs: not everybody need see the same network.
+    unsigned const share = 20 + static_cast<unsigned>(random.below(60));
+    for (auto* a : nodes)
+      for (auto* b : nodes) {
+        if (a >= b || !random.percent(share)) continue;
+        world_.cut(*a, *b);
+        if (!one_way) world_.cut(*b, *a);
+      }
+  }
+  Duration const time = random.between(std::chrono::milliseconds(50), std::chrono::seconds(7));
+  world_.queue().at(time, [this] { world_.heal(); });
+}
+
+void Cluster_sim::rot_something() {
+  // Always the same server: with rot on all of them nobody could promise anything.
+  if (servers_[0]->flip_data(world_.random())) world_.mix(0xb17);
+}
+
+void Cluster_sim::heal() {
+  if (!fault_.empty()) return;
+  calm_ = true;
+  world_.heal();
+  run_for(std::chrono::seconds(15));  // pauses and restarts run out
+  world_.heal();
+  start_mds();
+  for (auto& server : servers_) start_cs(*server);
+  for (auto& client : clients_)
+    if (!client->is_running()) client->start();
+}
+
+// ------------------------------------------------------------------ the end
+
+void Cluster_sim::settle() {
+  if (!fault_.empty()) return;
+  run_for(std::chrono::seconds(5));
+  for (auto& client : clients_) client->quiesce();
+  bool const quiet = run_until(
+      [&] {
+        return std::all_of(clients_.begin(), clients_.end(),
+                           [](auto const& client) { return client->is_quiet(); });
+      },
+      progress_patience);
+  if (!quiet) {
+    std::string why;
+    for (auto& client : clients_)
+      if (!client->is_quiet()) why += " " + client->waiting_reason();
+    return fail("no progress after healing: requests are not answered:" + why);
+  }
+  if (!run_until([&] { return all_in_sync(); }, progress_patience) && fault_.empty())
+    return fail("no progress after healing: replicas are not brought up to date");
+  if (fault_.empty()) read_back();
+  if (fault_.empty()) compare_replicas();
+  if (auto broken = ledger_.check(); !broken.empty() && fault_.empty()) fail(broken);
+}
+
+bool Cluster_sim::all_in_sync() {
+  auto const map = tool_->fetch_map(*this);
+  if (!map.has_value()) return false;
+  return std::all_of(map->chunks().begin(), map->chunks().end(), [&](auto const& chunk) {
+    auto const in_sync = std::count_if(
+        chunk.replicas().begin(), chunk.replicas().end(),
+        [](auto const& replica) { return replica.state() == proto::REPLICA_IN_SYNC; });
+    return in_sync >= static_cast<std::ptrdiff_t>(plan_.norm) && in_sync == chunk.replicas_size();
+  });
+}
+
+void Cluster_sim::read_back() {
+  for (auto& client : clients_) {
+    client->close();
+    run_for(std::chrono::milliseconds(500));
+  }
+  for (auto& client : clients_)
+    if (client->is_running()) client->kill(true);
+  // A fresh client sees what is there, after the last take-over.
+  Sim_node& node = world_.add_node("reader", Role::client, {0x300});
+  Sim_client reader(world_, node, ledger_, {mds_->address()},
+                    {.depth = 4, .rot_allowed = plan_.rot, .steals = true});
+  reader.start();
+  reader.read_only();
+  bool const done =
+      run_until([&] { return reader.has_read_all() && reader.is_quiet(); }, progress_patience);
+  if (!done) fail("the volume cannot be read at the end: " + reader.waiting_reason());
+  run_until([&] { return all_in_sync(); }, progress_patience);
+  reader.close();
+  run_for(std::chrono::milliseconds(500));
+}
+
+void Cluster_sim::compare_replicas() {
+  if (plan_.rot) return;  // a rotten block is only found, and healed, when it is read there
+  auto const map = tool_->fetch_map(*this);
+  if (!map.has_value()) return fail("the map cannot be read");
+  for (auto const& chunk : map->chunks()) {
+    std::optional<std::vector<Block_record>> first;
+    for (auto const& replica : chunk.replicas()) {
+      Cs_host* host = nullptr;
+      for (auto& server : servers_)
+        if (server->id.value == replica.cs()) host = server.get();
+      PS_ASSERT(host != nullptr);
+      auto const table = tool_->fetch_table(*this, *host, chunk, plan_.chunk_bytes);
+      if (!table.has_value())
+        return fail("cs " + std::to_string(replica.cs()) + " does not show chunk " +
+                    std::to_string(chunk.chunk()));
+      if (!first.has_value()) first = table;
+      for (std::size_t i = 0; i < table->size(); ++i)
+        if ((*table)[i].stamp != (*first)[i].stamp || (*table)[i].crc != (*first)[i].crc ||
+            ((*table)[i].flags & block_corrupt) != 0)
+          return fail("replicas of chunk " + std::to_string(chunk.chunk()) + " differ at block " +
+                      std::to_string(i));
+    }
+  }
+}
+
+}  // namespace pstorage::sim

@@ -1,0 +1,97 @@
+// A whole simulated cluster: the product's MDS, chunk servers and clients on virtual hosts, a
+// volume that two clients fight for, and everything that can go wrong with them.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cs/chunk_server.h"
+#include "mds/server/metadata_server.h"
+#include "tests/sim/sim_client.h"
+#include "tests/sim/sim_disk.h"
+#include "tests/sim/sim_world.h"
+
+namespace pstorage::sim {
+
+/// Drawn from the seed.
+struct Cluster_plan {
+  std::uint32_t servers = 3;
+  std::uint32_t clients = 2;
+  std::uint32_t norm = 3;
+  std::uint32_t min = 1;
+  std::uint32_t chunks = 3;
+  std::uint32_t chunk_bytes = 64 << 10;
+  bool power_losses = false;  // unsynced data is lost, also on all hosts at once
+  bool rot = false;           // bits flip on one chunk server
+  bool steals = false;        // the second client takes the lease by force
+  bool drift = false;         // clocks run up to 5 % fast or slow
+  Duration chaos = std::chrono::seconds(20);
+  unsigned fault_mean_ms = 800;
+};
+
+Cluster_plan draw_plan(Sim_random& random);
+
+struct Run_result {
+  std::string fault;  // empty: everything held
+  std::uint64_t hash = 0;
+  std::uint64_t events = 0;
+  std::uint64_t operations = 0;
+  double virtual_seconds = 0;
+};
+
+class Cluster_sim {
+ public:
+  Cluster_sim(std::uint64_t seed, bool verbose);
+  ~Cluster_sim();
+  Cluster_sim(Cluster_sim const&) = delete;
+  Cluster_sim& operator=(Cluster_sim const&) = delete;
+
+  Run_result run();
+
+ private:
+  struct Mds_host;
+  struct Cs_host;
+  struct Tool;
+
+  void start_mds();
+  void start_cs(Cs_host& host);
+  void stop_mds(bool power);
+  void stop_cs(Cs_host& host, bool power);
+  void restart_later(std::function<void()> start);
+  bool make_cluster();
+  bool make_chunk_server(std::size_t index);
+  bool make_volume();
+  proto::Mds_reply ask(proto::Mds_request request);
+
+  void chaos();
+  void one_fault();
+  void power_off_everything();
+  void partition();
+  void pause_somebody();
+  void rot_something();
+  void heal();
+  void run_for(Duration time);
+  template <typename Condition>
+  bool run_until(Condition condition, Duration patience);
+
+  void settle();
+  bool all_in_sync();
+  void read_back();
+  void compare_replicas();
+  void fail(std::string const& what);
+
+  Sim_world world_;
+  Cluster_plan plan_;
+  std::unique_ptr<Mds_host> mds_;
+  std::vector<std::unique_ptr<Cs_host>> servers_;
+  std::vector<std::unique_ptr<Sim_client>> clients_;
+  std::vector<Sim_node*> client_nodes_;
+  std::unique_ptr<Tool> tool_;
+  Ledger ledger_;
+  bool calm_ = false;  // no faults any more
+  std::string fault_;
+};
+
+}  // namespace pstorage::sim

@@ -1,0 +1,237 @@
+"""Real clusters for the system tests: starts them with scripts/devcluster, talks NBD to them with
+libnbd, keeps the ledger of what was written, and always cleans up. Runs under /usr/bin/python3,
+where libnbd's binding is."""
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.environ.get("PSTORAGE_BUILD", os.path.join(ROOT, "build", "release"))
+BLOCK = 4096
+
+
+def skip(reason):
+    """This machine cannot run the test: said loudly, counted as skipped."""
+    print(f"SKIP: {reason}", flush=True)
+    sys.exit(77)
+
+
+try:
+    import nbd
+except ImportError:
+    print("python3-libnbd is missing for /usr/bin/python3; run scripts/install-deps",
+          file=sys.stderr)
+    sys.exit(1)
+
+
+def check(condition, what):
+    if not condition:
+        raise AssertionError(what)
+
+
+def run(*command, ok=True, env=None, timeout=120, **options):
+    """Runs a command; returns (exit code, output with errors)."""
+    done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          env=env, timeout=timeout, check=False, **options)
+    if ok and done.returncode != 0:
+        raise AssertionError(f"{' '.join(command)}: exit {done.returncode}\n{done.stdout}")
+    return done.returncode, done.stdout
+
+
+class Cluster:
+    """A devcluster under a directory of its own."""
+
+    def __init__(self, cs=3, replicas="3:2", directory=None, extra=()):
+        self.own_directory = directory is None
+        self.directory = directory or tempfile.mkdtemp(prefix="pstorage-test-")
+        self.home = os.path.join(self.directory, "cluster")
+        self.environment = dict(os.environ, PSTORAGE_BUILD=BUILD)
+        self.devcluster("up", "--cs", str(cs), "--replicas", replicas, *extra)
+        for line in self.devcluster("env").splitlines():
+            key, _, value = line.removeprefix("export ").partition("=")
+            self.environment[key] = os.path.expandvars(value.strip("'\""))
+        self.socket = self.environment["PSTORAGE_NBD_SOCKET"]
+        self.cs_names = [f"cs{i + 1}" for i in range(cs)]
+
+    def devcluster(self, verb, *arguments):
+        command = [os.path.join(ROOT, "scripts", "devcluster"), verb, self.home, *arguments]
+        return run(*command, env=self.environment, timeout=180)[1]
+
+    def pid(self, name):
+        with open(os.path.join(self.home, "pids", name + ".pid"), encoding="ascii") as file:
+            return int(file.read())
+
+    def kill(self, name):
+        self.devcluster("kill", name)
+
+    def stop(self, name):
+        os.kill(self.pid(name), signal.SIGSTOP)
+
+    def cont(self, name):
+        os.kill(self.pid(name), signal.SIGCONT)
+
+    def start(self, name):
+        self.devcluster("start", name)
+
+    def pstorage(self, *arguments, ok=True, **options):
+        return run("pstorage", *arguments, ok=ok, env=self.environment, **options)[1]
+
+    def volume(self, name, size):
+        self.pstorage("-q", "volume", "create", name, "-s", size)
+
+    def uri(self, export):
+        return f"nbd+unix:///{export}?socket={self.socket}"
+
+    def connect(self, export):
+        handle = nbd.NBD()
+        handle.connect_uri(self.uri(export))
+        return handle
+
+    def wait_healthy(self, patience=60):
+        """Until no chunk is degraded and every CS is active."""
+        end = time.monotonic() + patience
+        text = ""
+        while time.monotonic() < end:
+            text = self.pstorage("-q", "stat", ok=False)
+            if "healthy" in text.splitlines()[0] if text else False:
+                if " 0 (0%) degraded" in text and " 0 (0%) replicating" in text:
+                    return
+            time.sleep(0.2)
+        raise AssertionError(f"the cluster does not become healthy in {patience} s:\n{text}")
+
+    def logs(self, lines=30):
+        """The ends of the daemons' logs, for a failed test."""
+        for folder, _, files in os.walk(self.home):
+            for name in sorted(files):
+                if name.endswith(".log") or name == "log":
+                    path = os.path.join(folder, name)
+                    with open(path, encoding="utf-8", errors="replace") as file:
+                        tail = file.readlines()[-lines:]
+                    print(f"---- {path}\n{''.join(tail)}", flush=True)
+
+    def down(self):
+        with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
+            self.devcluster("down")
+        if self.own_directory:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def cluster(**options):
+    one = Cluster(**options)
+    try:
+        yield one
+    except BaseException:
+        one.logs()
+        raise
+    finally:
+        one.down()
+
+
+def block_content(number, version):
+    """4096 bytes that tell which block and which write they are."""
+    head = number.to_bytes(8, "little") + version.to_bytes(8, "little")
+    return head + random.Random(number << 32 | version).randbytes(BLOCK - 16)
+
+
+class Writer(threading.Thread):
+    """Writes stamped blocks over NBD, flushes now and then, and remembers what must survive. Stops
+    at the first error (kept in `error`) or when told."""
+
+    def __init__(self, uri, blocks, flush_every=32, seed=1):
+        super().__init__(daemon=True)
+        self.uri = uri
+        self.blocks = blocks
+        self.flush_every = flush_every
+        self.random = random.Random(seed)
+        self.submitted = {}   # block -> versions sent since (and with) the last durable one
+        self.durable = {}     # block -> version covered by an answered flush
+        self.answered = {}    # block -> last answered version
+        self.gaps = []        # (end, seconds) of pauses between two answers
+        self.writes = 0
+        self.error = None
+        self.stopping = threading.Event()
+
+    def run(self):
+        try:
+            handle = nbd.NBD()
+            handle.connect_uri(self.uri)
+            self.work(handle)
+        except nbd.Error as error:
+            self.error = error
+
+    def work(self, handle):
+        version = 0
+        last = time.monotonic()
+        while not self.stopping.is_set():
+            version += 1
+            block = self.random.randrange(self.blocks)
+            self.submitted.setdefault(block, []).append(version)
+            handle.pwrite(block_content(block, version), block * BLOCK)
+            self.answered[block] = version
+            self.writes += 1
+            if version % self.flush_every == 0:
+                covered = dict(self.answered)
+                handle.flush()
+                for number, newest in covered.items():
+                    if self.durable.get(number, 0) < newest:
+                        self.durable[number] = newest
+                        self.submitted[number] = [v for v in self.submitted[number] if v >= newest]
+            now = time.monotonic()
+            self.gaps.append((now, now - last))
+            last = now
+
+    def finish(self):
+        self.stopping.set()
+        self.join(60)
+        check(not self.is_alive(), "a request was not answered within 60 s")
+
+    def longest_gap(self, since):
+        return max((gap for end, gap in self.gaps if end >= since), default=0.0)
+
+
+def content_version(number, content):
+    """The version of a block as found; 0 for zeros. Fails for anything that was never written."""
+    if content == bytes(BLOCK):
+        return 0
+    version = int.from_bytes(content[8:16], "little")
+    check(content == block_content(number, version), f"block {number} is damaged")
+    return version
+
+
+def verify_after_power_loss(handle, writer):
+    """Each block holds its last flushed version or a later submitted one."""
+    for block in range(writer.blocks):
+        version = content_version(block, handle.pread(BLOCK, block * BLOCK))
+        flushed = writer.durable.get(block, 0)
+        allowed = [v for v in writer.submitted.get(block, []) if v >= flushed]
+        check(version == flushed or version in allowed,
+              f"block {block}: version {version}, but {flushed} was flushed"
+              f" (later ones: {allowed})")
+
+
+def verify_exact(handle, writer):
+    """Each block holds what was answered last (or the one write under way at the end)."""
+    for block in range(writer.blocks):
+        version = content_version(block, handle.pread(BLOCK, block * BLOCK))
+        newest = writer.submitted.get(block, [0])[-1:] or [0]
+        check(version in (writer.answered.get(block, 0), newest[0]),
+              f"block {block}: version {version}, answered {writer.answered.get(block, 0)}")
+
+
+def main(*tests):
+    """Runs the functions named on the command line, or all; one line each."""
+    names = sys.argv[1:]
+    for test in tests:
+        if names and test.__name__ not in names:
+            continue
+        begin = time.monotonic()
+        test()
+        print(f"ok {test.__name__} ({time.monotonic() - begin:.1f} s)", flush=True)

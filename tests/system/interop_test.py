@@ -1,0 +1,146 @@
+#!/usr/bin/python3
+"""Clients that nobody here wrote, against a cluster volume: nbdinfo, nbdcopy, qemu-img, qemu-io,
+nbdsh, fio, mke2fs."""
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from harness import check, cluster, main, run  # noqa: E402
+
+
+def sha(path):
+    return run("sha256sum", path)[1].split()[0]
+
+
+def real_clients_work():
+    with cluster(cs=3, replicas="3:2") as one, \
+            tempfile.TemporaryDirectory(prefix="pstorage-interop-") as directory:
+        one.volume("vm1", "256M")
+        one.volume("vm2", "256M")
+        uri = one.uri("vm1")
+        nbdinfo(one, uri)
+        copy_in_and_out(one, uri, directory)
+        qemu(one, directory)
+        unaligned(one)
+        space_returns(one)
+        file_system(one, directory)
+
+
+def nbdinfo(one, uri):
+    info = run("nbdinfo", uri)[1]
+    for wanted in ("export-size: 268435456", "can_flush: true", "can_fua: true",
+                   "can_multi_conn: true", "can_trim: true", "can_zero: true",
+                   "base:allocation"):
+        check(wanted in info, f"nbdinfo does not say {wanted}:\n{info}")
+    listing = run("nbdinfo", "--list", f"nbd+unix:///?socket={one.socket}")[1]
+    check('export="vm1"' in listing and 'export="vm2"' in listing, f"exports missing:\n{listing}")
+    fresh = run("nbdinfo", "--map", uri)[1]
+    check(re.search(r"0\s+268435456\s+3\s+hole,zero", fresh), f"a new volume has data:\n{fresh}")
+    code, text = run("nbdinfo", one.uri("nobody"), ok=False)
+    check(code != 0 and "nobody" in text, f"an unknown export was served: {text}")
+
+
+def copy_in_and_out(one, uri, directory):
+    source = os.path.join(directory, "source.raw")
+    with open(source, "wb") as file:
+        file.truncate(256 << 20)
+        for offset in (0, 1 << 20, (64 << 20) - 4096, (128 << 20) + 512, (256 << 20) - 70000):
+            file.seek(offset)
+            file.write(os.urandom(65536 + 1234))
+        file.truncate(256 << 20)
+    run("nbdcopy", "--connections=4", source, uri)
+    back = os.path.join(directory, "back.raw")
+    run("nbdcopy", "--connections=4", uri, back)
+    check(sha(source) == sha(back), "nbdcopy in and out: the bytes differ")
+    mapped = run("nbdinfo", "--map=base:allocation", uri)[1]
+    check("hole,zero" in mapped, f"nbdcopy of a sparse file left no holes:\n{mapped}")
+    code, text = run("qemu-img", "compare", "-f", "raw", "-F", "raw", source, uri, ok=False)
+    check(code == 0 and "identical" in text, f"qemu-img compare: {text}")
+
+
+def qemu(one, directory):
+    qcow = os.path.join(directory, "image.qcow2")
+    run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", one.uri("vm1"), qcow)
+    run("qemu-img", "convert", "-n", "-f", "qcow2", "-O", "raw", qcow, one.uri("vm2"))
+    code, text = run("qemu-img", "compare", "-f", "raw", "-F", "raw", one.uri("vm1"),
+                     one.uri("vm2"), ok=False)
+    check(code == 0, f"the two volumes differ: {text}")
+
+
+def unaligned(one):
+    # Across blocks and across the border of the first 64 MiB chunk, down to one byte.
+    commands = []
+    for pattern, offset, length in ((0x11, 1, 1), (0x22, 4095, 2), (0x33, 67108863, 2),
+                                    (0x44, 67108000, 70000), (0x55, 512, 512),
+                                    (0x66, 268435455, 1), (0x77, 1048577, 3145727)):
+        commands += ["-c", f"write -P {pattern} {offset} {length}",
+                     "-c", f"read -P {pattern} {offset} {length}"]
+    commands += ["-c", "write -z 67100000 20000", "-c", "read -P 0 67100000 20000",
+                 "-c", "discard 0 1M", "-c", "write -f -P 9 8k 4k", "-c", "read -P 9 8k 4k",
+                 "-c", "write -P 8 0 32M", "-c", "read -P 8 0 32M", "-c", "flush"]
+    code, text = run("qemu-io", "-f", "raw", *commands, one.uri("vm2"), ok=False)
+    check(code == 0 and "verification failed" not in text, f"qemu-io:\n{text}")
+    script = ("h.connect_uri(uri)\n"
+              "h.pwrite(b'x' * 100, 12345)\n"
+              "assert h.pread(100, 12345) == b'x' * 100\n"
+              "h.trim(4096 * 4, 4096 * 2)\n"
+              "h.zero(8192, 1 << 20, nbd.CMD_FLAG_FAST_ZERO)\n"
+              "assert h.pread(8192, 1 << 20) == bytes(8192)\n"
+              "h.flush()\n")
+    run("/usr/bin/python3", "-c", f"import nbd\nh = nbd.NBD()\nuri = '{one.uri('vm2')}'\n{script}")
+    done = subprocess.run(["nbdsh", "-u", one.uri("vm2"), "-c", "print(h.get_size())"],
+                          stdout=subprocess.PIPE, text=True, check=True)
+    check(done.stdout.strip() == str(256 << 20), "nbdsh sees another size")
+
+
+def chunk_space(one):
+    return int(run("du", "-s", "--block-size=1", one.home)[1].split()[0])
+
+
+def space_returns(one):
+    one.volume("trim", "256M")
+    handle = one.connect("trim")
+    before = chunk_space(one)
+    for offset in range(0, 96 << 20, 8 << 20):
+        handle.pwrite(os.urandom(8 << 20), offset)
+    handle.flush()
+    full = chunk_space(one)
+    check(full - before > 250 << 20, f"3 x 96 MiB took only {full - before} bytes")
+    for offset in range(0, 96 << 20, 32 << 20):
+        handle.trim(32 << 20, offset)
+    handle.flush()
+    handle.shutdown()
+    for _ in range(100):
+        if chunk_space(one) - before < 60 << 20:
+            break
+        run("sleep", "0.2")
+    left = chunk_space(one) - before
+    check(left < 60 << 20, f"after the trim {left} bytes are still taken")
+    one.pstorage("-q", "volume", "rm", "trim")
+
+
+def file_system(one, directory):
+    """A real file system made over the socket: mke2fs on a sparse copy, checked by e2fsck."""
+    image = os.path.join(directory, "ext4.raw")
+    tree = os.path.join(directory, "tree")
+    shutil.copytree(os.path.dirname(os.path.abspath(__file__)), tree)
+    with open(image, "wb") as file:
+        file.truncate(256 << 20)
+    run("mke2fs", "-q", "-t", "ext4", "-d", tree, image)
+    run("nbdcopy", image, one.uri("vm1"))
+    back = os.path.join(directory, "ext4.back")
+    run("nbdcopy", one.uri("vm1"), back)
+    run("e2fsck", "-fn", back)
+    out = os.path.join(directory, "out")
+    os.mkdir(out)
+    run("debugfs", "-R", f"rdump / {out}", back)
+    shutil.rmtree(os.path.join(out, "lost+found"), ignore_errors=True)
+    run("diff", "--recursive", tree, out)
+
+
+if __name__ == "__main__":
+    main(real_clients_work)
