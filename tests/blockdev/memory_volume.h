@@ -55,7 +55,7 @@ class Memory_volume final : public client::Volume {
       offset += take;
       length -= take;
     }
-    defer_([this, store = store_, done = std::move(done), slices = std::move(slices)]() mutable {
+    defer_([store = store_, done = std::move(done), slices = std::move(slices)]() mutable {
       if (store->fail_with) return done(store->fail_with);
       done(std::move(slices));
     });
