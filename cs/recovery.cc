@@ -1,0 +1,260 @@
+#include "cs/recovery.h"
+
+#include <array>
+
+#include "core/crc32c.h"
+
+namespace pstorage::cs {
+namespace {
+
+bool is_well_formed(Journal::Visited const& visited, std::uint32_t chunk_size) {
+  Record const& record = visited.header.record;
+  if (record.length == 0 || record.offset % block_bytes != 0 || record.length % block_bytes != 0 ||
+      !in_bounds(record.offset, record.length, chunk_size)) {
+    return false;
+  }
+  std::size_t const blocks = record.length / block_bytes;
+  switch (record.type) {
+    case Record_type::write:
+    case Record_type::large: return visited.body.size() == blocks * sizeof(std::uint32_t);
+    case Record_type::repair:
+    case Record_type::large_repair: return visited.body.size() == blocks * sizeof(Block_record);
+    default: return true;
+  }
+}
+
+Failure start_failure(std::error_code error, std::string const& what) {
+  return failure(error, what + ": " + error.message());
+}
+
+}  // namespace
+
+Outcome<void> Recovery::run() {
+  PS_CHECK(open_journal());
+  auto result = store_.chunks_.scan_names();
+  if (result.has_error()) return start_failure(result.error(), "cannot list the chunk files");
+  result = store_.load_seals();
+  if (result.has_error()) {
+    return start_failure(result.error(),
+                         "cannot read the file 'seals' of the repository; without it old writers "
+                         "could not be told from new ones: replace this chunk server");
+  }
+  Journal_super const super = store_.journal_->super();
+  store_.chunks_.set_damage(super.damage);
+  if (!super.clean) return replay();
+  result = store_.journal_->restart(super.tail, super.damage);
+  if (result.has_error()) return start_failure(result.error(), "cannot write the journal");
+  return success();
+}
+
+Outcome<void> Recovery::open_journal() {
+  std::string const& name = store_.options_.journal_name;
+  auto file = store_.journal_disk_.open(name, {});
+  if (file.has_error()) return start_failure(file.error(), "cannot open the journal " + name);
+  store_.journal_ = std::make_unique<Journal>(std::move(file).value());
+  auto const opened = store_.journal_->open(store_.options_.salt);
+  if (opened.has_error()) {
+    return start_failure(opened.error(),
+                         "the journal " + name + " does not belong to this repository or is damaged");
+  }
+  return success();
+}
+
+Outcome<void> Recovery::replay() {
+  Journal& journal = *store_.journal_;
+  auto const scanned = journal.scan([this](Journal::Visited const& visited) { visit(visited); });
+  if (scanned.has_error()) return start_failure(scanned.error(), "cannot read the journal");
+  if (error_) return start_failure(error_, "cannot read the chunk files for recovery");
+  std::uint32_t const damage = journal.super().damage + scanned.value().damaged;
+  if (scanned.value().damaged != 0) {
+    // What the lost records changed is unknown: every chunk compares its whole table when it is opened.
+    store_.log_.error("the journal is damaged in the middle; chunks will be compared with their other "
+                      "replicas when they are opened",
+                      {{"records_lost", scanned.value().damaged}});
+    store_.chunks_.set_damage(damage);
+    for (auto const& id : store_.chunks_.names()) {
+      if (Chunk* chunk = store_.chunks_.find(id)) chunk->replica.unclean = true;
+    }
+  }
+  auto result = apply_all();
+  if (result.has_value()) result = make_durable();
+  if (result.has_value()) result = journal.restart(scanned.value().end, damage);
+  if (result.has_error()) {
+    return start_failure(result.error(), errc_of(result.error()) == Errc::no_space
+                                             ? "recovery needs free disk space; make some and retry"
+                                             : "cannot write the repository");
+  }
+  store_.log_.info("recovered after an unclean stop",
+                   {{"records", scanned.value().records}, {"torn_blocks", torn_}});
+  return success();
+}
+
+Result<Chunk*> Recovery::chunk_of(Chunk_id id) {
+  auto loaded = store_.chunks_.load(id);
+  if (loaded.has_value()) return loaded;
+  Errc const why = errc_of(loaded.error());
+  if (why != Errc::not_found && why != Errc::corrupt) note_error(loaded.error());
+  return loaded;
+}
+
+void Recovery::visit(Journal::Visited const& visited) {
+  Record const& record = visited.header.record;
+  if (record.type == Record_type::seal) {
+    Epoch& seal = store_.seals_[record.file];
+    seal = std::max(seal, record.stamp.epoch());
+    store_.seals_dirty_ = true;
+    return;
+  }
+  if (record.type == Record_type::open) return visit_open(visited);
+  if (record.type == Record_type::remove) return visit_remove(record.chunk, visited.end);
+  auto const chunk = chunk_of(record.chunk);
+  if (chunk.has_error()) {
+    if (missing_.insert(record.chunk).second) {
+      store_.log_.error("a chunk has journal records but no valid file; its replica here is lost",
+                        {{"chunk", record.chunk}});
+    }
+    return;
+  }
+  // Records of an earlier chunk file of this id, removed since.
+  if (chunk.value()->created_lsn > visited.end) return;
+  if (!is_well_formed(visited, chunk.value()->replica.chunk_size)) {
+    store_.log_.error("a journal record does not fit its chunk", {{"chunk", record.chunk}});
+    return;
+  }
+  visit_data(*chunk.value(), visited);
+}
+
+void Recovery::visit_open(Journal::Visited const& visited) {
+  Record const& record = visited.header.record;
+  auto loaded = chunk_of(record.chunk);
+  if (loaded.has_value() && loaded.value()->created_lsn > visited.end) return;
+  if ((record.flags & record_create) != 0) {
+    bool const is_there = loaded.has_value() && loaded.value()->created_lsn == visited.end;
+    if (!is_there) {
+      if (loaded.has_value()) visit_remove(record.chunk, visited.end);
+      loaded = store_.chunks_.create(record.chunk, record.file, record.length, record.version,
+                                     visited.end);
+      if (loaded.has_error()) return note_error(loaded.error());
+    }
+    // The name may be in the page cache only, after a mere restart.
+    store_.chunks_.add_dirty_directory(chunk_directory(record.chunk));
+    store_.chunks_.add_dirty_directory("chunks");
+    missing_.erase(record.chunk);
+  }
+  if (loaded.has_error()) return;
+  Replica& replica = loaded.value()->replica;
+  replica.version = std::max(replica.version, record.version);
+  replica.syncing = (record.flags & record_syncing) != 0;
+  replica.unclean = true;
+  store_.chunks_.mark_dirty(*loaded.value());
+}
+
+void Recovery::visit_remove(Chunk_id id, Lsn end) {
+  auto const chunk = store_.chunks_.load(id);
+  if (chunk.has_value()) {
+    if (chunk.value()->created_lsn > end) return;  // made anew since
+    store_.drop_staged(*chunk.value());
+  }
+  missing_.erase(id);
+  auto const removed = store_.chunks_.remove(id);
+  if (removed.has_error()) note_error(removed.error());
+}
+
+void Recovery::visit_data(Chunk& chunk, Journal::Visited const& visited) {
+  Record const& record = visited.header.record;
+  chunk.replica.unclean = true;
+  chunk.replica.last_stamp = std::max(chunk.replica.last_stamp, record.stamp);
+  chunk.applied_stamp = std::max(chunk.applied_stamp, record.stamp);
+  store_.chunks_.mark_dirty(chunk);
+  bool const has_records =
+      record.type == Record_type::repair || record.type == Record_type::large_repair;
+  bool const is_inline = record.type == Record_type::write || record.type == Record_type::repair;
+  std::uint64_t data_at = visited.data_at;
+  for (std::uint32_t i = 0; i < record.length / block_bytes; ++i) {
+    Block_record entry{record.stamp.value, never_written.crc, block_hole};
+    if (has_records) {
+      entry = load_le<Block_record>(visited.body.data() + i * sizeof(Block_record));
+    } else if (record.type != Record_type::zero) {
+      entry.crc = load_le<std::uint32_t>(visited.body.data() + i * sizeof(std::uint32_t));
+      entry.flags = 0;
+    }
+    std::uint32_t const block = record.offset / block_bytes + i;
+    bool const hole = (entry.flags & block_hole) != 0;
+    if (hole || is_inline) {
+      replay_block(chunk, block, visited.end, entry, data_at);
+      if (!hole) data_at += block_bytes;
+    } else {
+      replay_large(chunk, block, visited.end, entry);
+    }
+  }
+}
+
+void Recovery::replay_block(Chunk& chunk, std::uint32_t block, Lsn lsn, Block_record const& record,
+                            std::uint64_t journal_at) {
+  bool const hole = (record.flags & block_hole) != 0;
+  store_.stage_data(chunk, block, lsn, record, {}, {},
+                    hole ? Staged_kind::hole : Staged_kind::journal);
+  store_.newest(chunk, block).journal_at = journal_at;
+}
+
+void Recovery::replay_large(Chunk& chunk, std::uint32_t block, Lsn lsn,
+                            Block_record const& record) {
+  std::array<std::byte, block_bytes> content;
+  auto const file = store_.chunks_.file_of(chunk);
+  if (file.has_error()) return note_error(file.error());
+  std::uint64_t const at =
+      data_offset(chunk.replica.chunk_size) + std::uint64_t{block} * block_bytes;
+  auto const read = file.value()->read(at, content);
+  if (read.has_error()) return note_error(read.error());
+  std::uint32_t const crc = crc32c(content);
+  if (crc == record.crc) {
+    store_.stage_data(chunk, block, lsn, record, {}, {}, Staged_kind::in_file);
+    return;
+  }
+  // It never got there, or was torn on the way, or a later one was. The file may hold the previous
+  // content, or an earlier record of the journal does; but behind two large writes neither of which
+  // is there, the first may have been flushed and then torn by the second.
+  bool const is_staged = chunk.staged_block(block) != nullptr;
+  Block_record const old = store_.block_record(chunk, block);
+  if ((old.flags & block_corrupt) == 0 && old.crc == crc) return;
+  if (is_staged) {
+    Staged& before = store_.newest(chunk, block);
+    bool const in_journal =
+        before.kind == Staged_kind::journal || before.kind == Staged_kind::hole;
+    if (in_journal && !std::exchange(before.doubtful, true)) return;
+  }
+  ++torn_;
+  Block_record torn = record;
+  torn.flags = block_corrupt;
+  store_.stage_data(chunk, block, lsn, torn, {}, {}, Staged_kind::torn);
+}
+
+Result<void> Recovery::apply_all() {
+  auto& queue = store_.apply_queue_;
+  while (!queue.empty()) {
+    PS_CHECK(store_.apply_page(queue.front(), ~Lsn{0}, true));
+    if (!store_.chunks_.trim_tables()) continue;
+    for (Chunk* chunk : store_.chunks_.dirty_chunks()) {
+      PS_CHECK(store_.chunks_.store(*chunk, ~Lsn{0}));
+      store_.chunks_.mark_dirty(*chunk);  // not synced yet
+    }
+  }
+  return success();
+}
+
+Result<void> Recovery::make_durable() {
+  for (Chunk* chunk : store_.chunks_.dirty_chunks()) {
+    PS_CHECK(store_.chunks_.store(*chunk, ~Lsn{0}));
+    PS_TRY(File* const file, store_.chunks_.file_of(*chunk));
+    PS_CHECK(file->sync());
+    PS_CHECK(store_.chunks_.stored(*chunk, ~Lsn{0}));
+    chunk->name_durable = true;
+  }
+  PS_CHECK(store_.store_seals_blocking());
+  for (std::string const& directory : store_.chunks_.take_dirty_directories()) {
+    PS_CHECK(store_.disk_.sync_directory(directory));
+  }
+  return success();
+}
+
+}  // namespace pstorage::cs
