@@ -28,8 +28,9 @@ Address client_address(Address address) {
 Outcome<void> make_mds(Cli& cli, Make_options const& options) {
   PS_TRY(auto const cluster, cli.cluster());
   if (!options.is_first || !(options.sets_password || options.from_stdin)) {
-    return failure(Errc::bad_request, "the first metadata server makes the cluster and sets its "
-                                      "password: give -I -p (a cluster has one so far)");
+    return failure(Errc::bad_request,
+                   "the first metadata server makes the cluster and sets its "
+                   "password: give -I -p (a cluster has one so far)");
   }
   PS_TRY(auto const address, Address::parse(options.address, mds_port_default));
   if (address.is_unix() || address.port == 0 || address.port == 65535) {

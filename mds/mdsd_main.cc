@@ -94,9 +94,8 @@ Outcome<void> serve(Options const& options, mds::Repository const& repository, L
     runtime.stop();
   });
   cli::Pid_file const pid_file(directory + "/mdsd.pid");
-  log.info("metadata server is ready", {{"cluster", repository.cluster},
-                                        {"mds", repository.id},
-                                        {"clients", address.text()}});
+  log.info("metadata server is ready",
+           {{"cluster", repository.cluster}, {"mds", repository.id}, {"clients", address.text()}});
   start.ready();
   runtime.run();
   runtime.remove_ticker(server);

@@ -10,11 +10,11 @@
 namespace pstorage::mds {
 
 struct Repository {
-  std::string cluster;       // name
+  std::string cluster;  // name
   std::string cluster_uuid;
-  std::string member_uuid;   // random: a wiped repository is another member
+  std::string member_uuid;  // random: a wiped repository is another member
   Mds_id id{1};
-  Address address;           // between MDSs; clients use the port above it
+  Address address;  // between MDSs; clients use the port above it
 };
 
 /// A random uuid as text.

@@ -23,8 +23,8 @@ Cli::~Cli() = default;
 
 CLI::App* Cli::add_command(std::string const& name, std::string const& description, Action action,
                            CLI::App* parent) {
-  auto* const command = (parent == nullptr ? app_.get() : parent)
-                            ->add_subcommand(name, description);
+  auto* const command =
+      (parent == nullptr ? app_.get() : parent)->add_subcommand(name, description);
   command->fallthrough();
   commands_.push_back({command, std::move(action)});
   return command;
@@ -37,9 +37,7 @@ CLI::App* Cli::add_group(std::string const& name, std::string const& description
   return group;
 }
 
-void Cli::add_json(CLI::App* command) {
-  command->add_flag("--json", is_json_, "Print JSON");
-}
+void Cli::add_json(CLI::App* command) { command->add_flag("--json", is_json_, "Print JSON"); }
 
 Outcome<std::string> Cli::cluster() const { return cluster_name(options_.cluster); }
 

@@ -95,8 +95,7 @@ Outcome<File_lock> File_lock::acquire(std::string const& path) {
     auto const got = ::pread(fd, holder.data(), holder.size() - 1, 0);
     ::close(fd);
     std::string const pid(holder.data(), got > 0 ? static_cast<std::size_t>(got) : 0);
-    return failure(Errc::busy, path + " is locked: process " +
-                                   (pid.empty() ? "unknown" : pid) +
+    return failure(Errc::busy, path + " is locked: process " + (pid.empty() ? "unknown" : pid) +
                                    " uses this repository already");
   }
   auto const pid = std::to_string(::getpid());

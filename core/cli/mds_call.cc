@@ -46,9 +46,12 @@ std::string advice(Errc code, std::string const& cluster) {
     case Errc::wrong_key:
       return "; the key in " + key_path(cluster) + " is not the cluster's: run 'pstorage -c " +
              cluster + " auth-node'";
-    case Errc::wrong_cluster: return "; check -c and the bootstrap list";
-    case Errc::wrong_version: return "; install the same version of pstorage everywhere";
-    default: return {};
+    case Errc::wrong_cluster:
+      return "; check -c and the bootstrap list";
+    case Errc::wrong_version:
+      return "; install the same version of pstorage everywhere";
+    default:
+      return {};
   }
 }
 
@@ -109,8 +112,7 @@ Outcome<std::unique_ptr<Mds_caller>> Mds_caller::connect(Mds_caller_options opti
     reasons += (reasons.empty() ? "" : "; ") + server.text() + ": " + probed.error().text;
   }
   if (usable.empty()) {
-    return failure(Errc::unavailable,
-                   "no MDS of cluster '" + cluster + "' answers: " + reasons);
+    return failure(Errc::unavailable, "no MDS of cluster '" + cluster + "' answers: " + reasons);
   }
   client::Mds_session_options session;
   session.servers = usable;

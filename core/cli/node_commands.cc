@@ -19,9 +19,8 @@ Outcome<Salt_answer> fetch_any_salt(std::string const& cluster,
   for (auto const& server : servers) {
     auto answer = fetch_salt(server, salt_timeout);
     if (answer.has_value() && answer.value().cluster == cluster) return answer;
-    auto const reason = answer.has_value()
-                            ? "belongs to cluster '" + answer.value().cluster + "'"
-                            : answer.error().text;
+    auto const reason = answer.has_value() ? "belongs to cluster '" + answer.value().cluster + "'"
+                                           : answer.error().text;
     reasons += (reasons.empty() ? "" : "; ") + server.text() + ": " + reason;
   }
   return failure(Errc::unavailable, "no MDS of cluster '" + cluster + "' answers: " + reasons);
@@ -56,8 +55,9 @@ Outcome<void> authorize_node(Cli& cli, bool from_stdin) {
 
 void add_node_commands(Cli& cli) {
   auto const from_stdin = std::make_shared<bool>(false);
-  auto* const auth = cli.add_command("auth-node", "Lets this host use the cluster",
-                                     [&cli, from_stdin] { return authorize_node(cli, *from_stdin); });
+  auto* const auth =
+      cli.add_command("auth-node", "Lets this host use the cluster",
+                      [&cli, from_stdin] { return authorize_node(cli, *from_stdin); });
   auth->add_flag("-P", *from_stdin, "Read the password from standard input");
 }
 

@@ -27,9 +27,9 @@ std::vector<proto::Service> services_of(Services const& all, std::string const& 
 }
 
 void print_chunks(proto::Status_reply const& status) {
-  static constexpr char const* order[] = {"healthy",     "degraded",      "urgent",
-                                          "blocked",     "offline",       "replicating",
-                                          "overcommitted", "deleting",    "void"};
+  static constexpr char const* order[] = {"healthy",       "degraded", "urgent",
+                                          "blocked",       "offline",  "replicating",
+                                          "overcommitted", "deleting", "void"};
   auto const total = status.chunk_count();
   auto const count = [&](char const* name) {
     auto const found = status.chunks().find(name);
@@ -66,12 +66,10 @@ void print_summary(proto::Status_reply const& status) {
     offline += server.state() == "offline" ? 1 : 0;
   }
   auto const free_part = status.allocatable_bytes();
-  bool const is_low =
-      free_part < space_warning_bytes ||
-      free_part < status.allocatable_total_bytes() / 100 * space_warning_percent;
+  bool const is_low = free_part < space_warning_bytes ||
+                      free_part < status.allocatable_total_bytes() / 100 * space_warning_percent;
   std::printf("Cluster '%s': %s%s\n", status.cluster().c_str(), status.health().c_str(),
-              status.health_reason().empty() ? ""
-                                             : (" (" + status.health_reason() + ")").c_str());
+              status.health_reason().empty() ? "" : (" (" + status.health_reason() + ")").c_str());
   std::printf("Space: [%s] allocatable %s of %s, free %s of %s\n", is_low ? "WARN" : "OK",
               format_size(status.allocatable_bytes()).c_str(),
               format_size(status.allocatable_total_bytes()).c_str(),
@@ -113,20 +111,19 @@ void print_services(proto::Status_reply const& status) {
   for (auto const& mds : services_of(status.services(), "MDS")) {
     auto const seconds = std::max<std::uint64_t>(mds.uptime_ms() / 1000, 1);
     rows.push_back({mds.is_master() ? "M" : "", std::to_string(mds.id()), mds.state(),
-                    std::to_string(mds.commits() / seconds) + "/s",
-                    format_size(mds.memory_bytes()), duration_text(mds.uptime_ms()),
-                    mds.host_name() + " " + mds.address()});
+                    std::to_string(mds.commits() / seconds) + "/s", format_size(mds.memory_bytes()),
+                    duration_text(mds.uptime_ms()), mds.host_name() + " " + mds.address()});
   }
   std::printf("\n");
   print_table({" ", ">MDSID", "STATUS", ">COMMITS", ">MEM", ">UPTIME", "HOST"}, rows);
   rows.clear();
   for (auto const& cs : services_of(status.services(), "CS")) {
-    rows.push_back({std::to_string(cs.id()), cs.state(), format_size(cs.total_bytes()),
-                    format_size(cs.free_bytes()), std::to_string(cs.replicas()),
-                    std::to_string(cs.unique()), std::to_string(cs.io_wait_percent()) + "%",
-                    milliseconds_text(cs.io_latency_us()) + "/" +
-                        milliseconds_text(cs.io_latency_max_us()),
-                    std::to_string(cs.queue_depth()), cs.host_name(), cs.flags()});
+    rows.push_back(
+        {std::to_string(cs.id()), cs.state(), format_size(cs.total_bytes()),
+         format_size(cs.free_bytes()), std::to_string(cs.replicas()), std::to_string(cs.unique()),
+         std::to_string(cs.io_wait_percent()) + "%",
+         milliseconds_text(cs.io_latency_us()) + "/" + milliseconds_text(cs.io_latency_max_us()),
+         std::to_string(cs.queue_depth()), cs.host_name(), cs.flags()});
   }
   std::printf("\n");
   print_table({">CSID", "STATUS", ">SPACE", ">AVAIL", ">REPLICAS", ">UNIQUE", ">IOWAIT",
@@ -186,8 +183,8 @@ Outcome<void> print_events(Cli& cli, std::uint64_t after) {
     proto::Mds_request request;
     request.mutable_get_events()->set_after(after);
     PS_TRY(auto const reply, cli.call(std::move(request)));
-    if (is_first && !cli.is_json()) std::printf("%-17s %-4s %-4s %s\n", "TIME", "SYS", "SEV",
-                                                "MESSAGE");
+    if (is_first && !cli.is_json())
+      std::printf("%-17s %-4s %-4s %s\n", "TIME", "SYS", "SEV", "MESSAGE");
     is_first = false;
     if (reply.events().events().empty()) break;
     for (auto const& event : reply.events().events()) {

@@ -26,8 +26,8 @@ struct Volume_options {
 Outcome<std::uint64_t> volume_size(std::string const& text) {
   PS_TRY(auto const size, parse_size(text));
   if (size == 0 || size % sector_bytes != 0) {
-    return failure(Errc::bad_request, "bad size '" + text +
-                                          "': a volume has a positive multiple of 512 bytes");
+    return failure(Errc::bad_request,
+                   "bad size '" + text + "': a volume has a positive multiple of 512 bytes");
   }
   return size;
 }
@@ -102,13 +102,12 @@ void print_volume(std::string const& name, proto::File const& file, proto::File_
     blocked += in_sync < attributes.replicas_min() ? 1 : 0;
   }
   auto const total = static_cast<std::uint64_t>(map.chunks_size());
-  std::printf("Volume: %s\nSize: %s (%llu bytes)\n", name.c_str(),
-              format_size(file.size()).c_str(), static_cast<unsigned long long>(file.size()));
+  std::printf("Volume: %s\nSize: %s (%llu bytes)\n", name.c_str(), format_size(file.size()).c_str(),
+              static_cast<unsigned long long>(file.size()));
   std::printf("Chunks: %llu mapped, %llu healthy, %llu degraded, %llu blocked, %llu replicating\n",
               static_cast<unsigned long long>(total), static_cast<unsigned long long>(healthy),
               static_cast<unsigned long long>(total - healthy - blocked),
-              static_cast<unsigned long long>(blocked),
-              static_cast<unsigned long long>(syncing));
+              static_cast<unsigned long long>(blocked), static_cast<unsigned long long>(syncing));
   std::printf("Attributes:\n");
   for (auto const& line : attribute_lines(attributes)) std::printf("  %s\n", line.c_str());
   for (auto const& [key, value] : file.properties()) {

@@ -77,6 +77,8 @@ Outcome<void> Single_log::recover(std::uint64_t applied) {
                        ", but the database has applied entry " + std::to_string(applied) +
                        ": the log has lost durable entries; restore this repository");
   }
+  for (auto const sequence : unused_) (void)disk_.remove(segment_name(sequence));
+  unused_.clear();
   committed_ = next_index == 0 ? 0 : next_index - 1;
   if (!current_.file) return create_first_segment();
   current_.last_index = committed_;
@@ -111,8 +113,8 @@ Outcome<std::vector<std::uint64_t>> Single_log::contiguous_segments() {
   return sequences;
 }
 
-Outcome<void> Single_log::load_segment(std::uint64_t sequence, bool is_last,
-                                       std::uint64_t applied, std::uint64_t& next_index) {
+Outcome<void> Single_log::load_segment(std::uint64_t sequence, bool is_last, std::uint64_t applied,
+                                       std::uint64_t& next_index) {
   std::vector<std::byte> content;
   auto opened = read_segment(disk_, sequence, content);
   if (!opened.has_value()) return std::move(opened).error();
@@ -137,11 +139,12 @@ Outcome<void> Single_log::load_segment(std::uint64_t sequence, bool is_last,
   if (!at.has_value()) return std::move(at).error();
   bool const has_frames = at.value() > frame_alignment;
   if (!has_frames && current_.file) {
-    // Prepared ahead and never used: made anew when it is needed.
-    if (!is_last) return damaged(sequence, "it is empty but not the last one");
-    file.reset();
-    (void)disk_.remove(segment_name(sequence));
+    // Prepared ahead, and never used or its first frame was lost before it was durable.
+    unused_.push_back(sequence);
     return success();
+  }
+  if (has_frames && !unused_.empty()) {
+    return damaged(unused_.front(), "it is empty but not the last one");
   }
   if (current_.file) closed_[current_.sequence] = current_.last_index;
   current_ = {sequence, content.size(), at.value(), next_index == 0 ? 0 : next_index - 1,

@@ -76,7 +76,9 @@ void Single_log::read_barrier(Barrier_done done) {
 }
 
 void Single_log::cut(std::uint64_t index) {
-  while (!closed_.empty() && closed_.begin()->second < index) {
+  // The last entry stays whatever happens: an empty log beside a database with entries is damage.
+  bool const is_current_empty = current_.used == frame_alignment;
+  while (closed_.size() > (is_current_empty ? 1u : 0u) && closed_.begin()->second < index) {
     auto const removed = disk_.remove(segment_name(closed_.begin()->first));
     if (!removed.has_value()) {
       // It only takes space; the next start finds it again and replays nothing of it.

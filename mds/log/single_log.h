@@ -71,17 +71,18 @@ class Single_log final : public Replicated_log {
   std::uint64_t committed_ = 0;
   std::uint64_t commits_ = 0;
   std::map<std::uint64_t, std::uint64_t> closed_;  // full segments: sequence -> last index
+  std::vector<std::uint64_t> unused_;              // during recovery: empty ones behind the last
   Segment current_;
-  Segment next_;              // prepared: pre-written, durable
+  Segment next_;  // prepared: pre-written, durable
   bool next_ready_ = false;
   bool next_under_way_ = false;
-  bool full_ = false;         // the disk had no room for another segment
+  bool full_ = false;  // the disk had no room for another segment
   bool failed_ = false;
 
-  std::vector<std::string> pending_;   // proposed, not yet written
-  std::uint64_t pending_payload_ = 0;  // bytes of their frame's payload
+  std::vector<std::string> pending_;    // proposed, not yet written
+  std::uint64_t pending_payload_ = 0;   // bytes of their frame's payload
   std::vector<std::string> in_flight_;  // written, sync under way
-  std::vector<std::byte> frame_;       // of in_flight_
+  std::vector<std::byte> frame_;        // of in_flight_
   // Completions of the Disk (not of a File) may outlive this object.
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

@@ -62,8 +62,8 @@ std::string explain(Placement_request const& request, std::vector<Candidate> con
       ++active;
     }
   }
-  std::string text = "a new chunk needs " +
-                     plural(request.min + request.present.size(), "active chunk server");
+  std::string text =
+      "a new chunk needs " + plural(request.min + request.present.size(), "active chunk server");
   if (request.min + request.present.size() > 1) {
     text += " on different " + std::string(name_of(request.domain)) + "s";
   }
@@ -85,25 +85,29 @@ Outcome<Failure_domain> parse_failure_domain(std::string const& name) {
   for (std::size_t i = 0; i < domain_names.size(); ++i) {
     if (name == domain_names[i]) return static_cast<Failure_domain>(i);
   }
-  return failure(Errc::bad_request, "unknown failure-domain '" + name +
-                                        "': use disk, host, rack, row or room");
+  return failure(Errc::bad_request,
+                 "unknown failure-domain '" + name + "': use disk, host, rack, row or room");
 }
 
 std::string domain_key(Failure_domain domain, Candidate const& candidate) {
   switch (domain) {
-    case Failure_domain::disk: return std::to_string(candidate.cs.value);
-    case Failure_domain::host: return std::to_string(candidate.host.value);
-    case Failure_domain::rack: return candidate.location;
-    case Failure_domain::row: return first_parts(candidate.location, 2);
-    case Failure_domain::room: return first_parts(candidate.location, 1);
+    case Failure_domain::disk:
+      return std::to_string(candidate.cs.value);
+    case Failure_domain::host:
+      return std::to_string(candidate.host.value);
+    case Failure_domain::rack:
+      return candidate.location;
+    case Failure_domain::row:
+      return first_parts(candidate.location, 2);
+    case Failure_domain::room:
+      return first_parts(candidate.location, 1);
   }
   return {};
 }
 
-bool has_room(Candidate const& candidate, std::uint64_t chunk_bytes,
-              Placement_rules const& rules) {
-  auto const margin = std::max(rules.free_margin_bytes,
-                               candidate.total_bytes / 100 * rules.fill_margin_percent);
+bool has_room(Candidate const& candidate, std::uint64_t chunk_bytes, Placement_rules const& rules) {
+  auto const margin =
+      std::max(rules.free_margin_bytes, candidate.total_bytes / 100 * rules.fill_margin_percent);
   return chunk_bytes <= candidate.free_bytes && margin <= candidate.free_bytes - chunk_bytes;
 }
 
@@ -120,8 +124,8 @@ Outcome<std::vector<Cs_id>> place(Placement_request const& request,
   for (auto const tier : tier_order(std::min(request.tier, tier_max))) {
     std::vector<Candidate const*> eligible;
     for (auto const& candidate : candidates) {
-      if (candidate.tier == tier && candidate.usable &&
-          !contains(request.excluded, candidate.cs) && !contains(request.present, candidate.cs) &&
+      if (candidate.tier == tier && candidate.usable && !contains(request.excluded, candidate.cs) &&
+          !contains(request.present, candidate.cs) &&
           has_room(candidate, request.chunk_bytes, rules)) {
         eligible.push_back(&candidate);
       }

@@ -36,8 +36,8 @@ struct Candidate {
   std::uint32_t tier = 0;
   std::uint64_t total_bytes = 0;
   std::uint64_t free_bytes = 0;
-  bool usable = false;   // active
-  std::string state;     // for people
+  bool usable = false;  // active
+  std::string state;    // for people
 };
 
 struct Placement_rules {

@@ -66,9 +66,8 @@ std::vector<Sync_choice> plan_recovery(std::vector<Needy_chunk> const& chunks,
   bool const may_place = replication_allowed(candidates, offline_hosts_max);
   for (auto const& chunk : chunks) {
     if (planner.is_full()) break;
-    bool const has_source = std::any_of(chunk.in_sync.begin(), chunk.in_sync.end(), [&](Cs_id cs) {
-      return planner.state(cs) == "active";
-    });
+    bool const has_source = std::any_of(chunk.in_sync.begin(), chunk.in_sync.end(),
+                                        [&](Cs_id cs) { return planner.state(cs) == "active"; });
     auto const present = chunk.in_sync.size() + chunk.syncing.size();
     if (!has_source || present >= chunk.norm) continue;
     // The version names the set: one change of a chunk at a time.
@@ -84,8 +83,8 @@ std::vector<Sync_choice> plan_recovery(std::vector<Needy_chunk> const& chunks,
       continue;
     }
     if (!may_place || present + expected >= chunk.norm) continue;
-    Placement_request request{1, 1, chunk.domain, chunk.tier, chunk.chunk_bytes, chunk.in_sync,
-                              chunk.garbage};
+    Placement_request request{
+        1, 1, chunk.domain, chunk.tier, chunk.chunk_bytes, chunk.in_sync, chunk.garbage};
     request.present.insert(request.present.end(), chunk.syncing.begin(), chunk.syncing.end());
     request.excluded.insert(request.excluded.end(), chunk.stale.begin(), chunk.stale.end());
     auto const full = planner.without_slot();

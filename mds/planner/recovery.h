@@ -38,8 +38,7 @@ struct Sync_choice {
 
 /// Is automatic replication onto new servers allowed? Not while more hosts are offline than
 /// `offline_hosts_max`: that is a network or power failure, not broken disks.
-bool replication_allowed(std::vector<Candidate> const& candidates,
-                         std::uint64_t offline_hosts_max);
+bool replication_allowed(std::vector<Candidate> const& candidates, std::uint64_t offline_hosts_max);
 
 /// Chooses syncs to start: first stale replicas whose server is back (little to copy), then, where
 /// no server that is merely inactive may still return with one, new servers. `busy`: syncs under

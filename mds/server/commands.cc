@@ -19,8 +19,10 @@ bool grows(Mds_request const& request) {
     case Mds_request::kRename:
     case Mds_request::kSetAttributes:
     case Mds_request::kAllocate:
-    case Mds_request::kCreateCs: return true;
-    default: return false;
+    case Mds_request::kCreateCs:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -36,8 +38,9 @@ Outcome<void> Metadata_server::admit(Mds_request const& request) {
                                           " commands: try again");
   }
   if (stalled_ || (low_space_ && grows(request))) {
-    return failure(Errc::no_space, "the disk of the metadata server is full: free space there, "
-                                   "then try again");
+    return failure(Errc::no_space,
+                   "the disk of the metadata server is full: free space there, "
+                   "then try again");
   }
   if (request.session() == 0) {
     return failure(Errc::bad_request, "a command needs a session");
@@ -76,8 +79,8 @@ void Metadata_server::command(Connection_id connection, Peer const& peer, std::u
     }
   }
   if (request.has_sync_done() || request.has_deleted_chunks()) {
-    auto const cs = request.has_sync_done() ? request.sync_done().cs()
-                                            : request.deleted_chunks().cs();
+    auto const cs =
+        request.has_sync_done() ? request.sync_done().cs() : request.deleted_chunks().cs();
     if (!peer.cs || peer.cs.value != cs) {
       refuse(connection, request_id,
              failure(Errc::refused, "this chunk server has not registered: register first"));
@@ -165,8 +168,7 @@ void Metadata_server::answer(Applied_entry& entry) {
     opened.set_timeout_ms(static_cast<std::uint32_t>(
         std::chrono::duration_cast<std::chrono::milliseconds>(options_.session_timeout).count()));
     opened.set_epoch_uptime_ms(static_cast<std::uint64_t>(
-        std::chrono::duration_cast<std::chrono::milliseconds>(clock_.now() - start_time_)
-            .count()));
+        std::chrono::duration_cast<std::chrono::milliseconds>(clock_.now() - start_time_).count()));
     opened.set_mds(options_.id.value);
     auto& memory = tables_.sessions[waiting.session];
     memory.last_heard = clock_.now();

@@ -31,8 +31,8 @@ Outcome<void> Metadata_server::start() {
   if (stalled_) return failure(Errc::no_space, "the disk is full: free space, then start again");
   auto const cluster_uuid = meta_text(state_->database(), "cluster_uuid");
   if (!cluster_uuid.empty() && cluster_uuid != options_.cluster_uuid) {
-    return failure(Errc::wrong_cluster, "the metadata belongs to another cluster: " +
-                                            cluster_uuid + ", not " + options_.cluster_uuid);
+    return failure(Errc::wrong_cluster, "the metadata belongs to another cluster: " + cluster_uuid +
+                                            ", not " + options_.cluster_uuid);
   }
   tables_.load(state_->database(), start_time_);
   started_ = true;
@@ -89,8 +89,8 @@ void Metadata_server::on_message(Connection_id connection, Message& message) {
   Mds_request request;
   if (message.header.operation != Operation::control || message.header.request_id == 0 ||
       !request.ParseFromArray(message.meta.data(), static_cast<int>(message.meta.size()))) {
-    log_.warn("malformed message", {{"peer", found->second.info.name},
-                                    {"address", found->second.info.address}});
+    log_.warn("malformed message",
+              {{"peer", found->second.info.name}, {"address", found->second.info.address}});
     network_.close(connection);
     on_disconnected(connection, failure(Errc::bad_request, "malformed message"));
     return;
@@ -122,7 +122,8 @@ void Metadata_server::handle(Connection_id connection, Peer& peer, std::uint64_t
       }
       return;
     }
-    default: break;
+    default:
+      break;
   }
   if (client::is_command(request)) {
     command(connection, peer, request_id, std::move(request));
@@ -152,7 +153,8 @@ Outcome<void> Metadata_server::check_role(Peer const& peer, Mds_request const& r
     case Mds_request::kOpenSession:
     case Mds_request::kHeartbeat:
     case Mds_request::kCloseSession:
-    case Mds_request::kGetConfig: return success();
+    case Mds_request::kGetConfig:
+      return success();
     default:
       if (role == Role::client || role == Role::tool) return success();
       return failure(Errc::refused, "only clients and tools may do that");

@@ -21,24 +21,24 @@
 namespace pstorage::mds {
 
 struct Metadata_server_options {
-  std::string cluster;                       // name
+  std::string cluster;  // name
   std::string cluster_uuid;
   Mds_id id{1};
-  std::string address;                       // between MDSs, for people
+  std::string address;  // between MDSs, for people
   std::string host_name;
   Host_id host;
-  std::string database_path = ":memory:";    // then the log is never cut
+  std::string database_path = ":memory:";  // then the log is never cut
   Single_log_options log;
   Recovery_limits recovery;
   Duration session_timeout = std::chrono::seconds(10);
-  Duration cs_timeout = std::chrono::seconds(3);      // without a heartbeat: inactive
+  Duration cs_timeout = std::chrono::seconds(3);  // without a heartbeat: inactive
   Duration planner_interval = std::chrono::seconds(1);
   Duration planner_pause = std::chrono::milliseconds(20);  // between two looks, when there is news
-  Duration push_interval = std::chrono::seconds(10);  // unanswered orders are sent again
-  std::size_t commands_max = 4096;                    // proposed and not yet applied
+  Duration push_interval = std::chrono::seconds(10);       // unanswered orders are sent again
+  std::size_t commands_max = 4096;                         // proposed and not yet applied
   std::size_t command_bytes_max = 64u << 20;
-  std::uint64_t space_reserve_bytes = 64u << 20;      // below: nothing that grows is accepted
-  std::uint64_t checkpoint_bytes = 16u << 20;         // of SQLite's write-ahead log
+  std::uint64_t space_reserve_bytes = 64u << 20;  // below: nothing that grows is accepted
+  std::uint64_t checkpoint_bytes = 16u << 20;     // of SQLite's write-ahead log
   /// The disk of the log or the database has failed: the process must end. Called once.
   std::function<void(Failure const&)> on_fatal;
   /// Resident memory of the process in bytes, for the services list.
@@ -86,8 +86,8 @@ class Metadata_server final : public Connection_handler,
     std::size_t bytes = 0;
     proto::Mds_request::OpCase op = proto::Mds_request::OP_NOT_SET;
     Session_id session;
-    Cs_id cs;                        // register_cs
-    std::uint32_t incarnation = 0;   // register_cs
+    Cs_id cs;                       // register_cs
+    std::uint32_t incarnation = 0;  // register_cs
   };
   struct Query {
     Connection_id connection;
@@ -163,15 +163,15 @@ class Metadata_server final : public Connection_handler,
 
   Leader_tables tables_;
   std::map<Connection_id, Peer> peers_;
-  std::map<std::uint64_t, Waiting> waiting_;   // by index of the entry
+  std::map<std::uint64_t, Waiting> waiting_;  // by index of the entry
   std::size_t waiting_bytes_ = 0;
   std::vector<Committed_entry> to_apply_;
-  std::vector<Query> queries_;                 // until the end of the turn
+  std::vector<Query> queries_;  // until the end of the turn
   std::uint64_t turns_ = 0;
 
   bool started_ = false;
   bool fatal_ = false;
-  bool stalled_ = false;         // the database's disk is full: entries wait
+  bool stalled_ = false;  // the database's disk is full: entries wait
   bool low_space_ = false;
   bool planner_due_ = true;
   Time_point start_time_;

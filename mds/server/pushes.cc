@@ -118,8 +118,7 @@ void Metadata_server::push_orders_of_file(File_id file) {
 
 void Metadata_server::push_garbage(Cs_id cs) {
   auto const server = tables_.servers.find(cs);
-  if (server == tables_.servers.end() || !server->second.connection ||
-      server->second.is_deleting) {
+  if (server == tables_.servers.end() || !server->second.connection || server->second.is_deleting) {
     return;
   }
   proto::Mds_push push;

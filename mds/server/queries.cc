@@ -32,8 +32,8 @@ Applied list_directory(Database& database, std::string const& path, proto::Mds_r
   rows.bind(2, listing_max + 1);
   while (rows.next()) {
     if (static_cast<std::size_t>(files.files_size()) == listing_max) {
-      return failure(Errc::too_large, "the directory has more than " +
-                                          std::to_string(listing_max) + " entries");
+      return failure(Errc::too_large,
+                     "the directory has more than " + std::to_string(listing_max) + " entries");
     }
     auto const inode = load_inode(database, File_id{rows.u64(1)});
     if (inode) fill_file(database, *inode, rows.text(0), *files.add_files());
@@ -60,8 +60,8 @@ Applied get_map(Database& database, proto::Get_map const& query, proto::Mds_repl
 }
 
 void get_events(Database& database, proto::Get_events const& query, proto::Events& events) {
-  auto const limit = query.limit() == 0 ? events_default : std::min(query.limit(),
-                                                                    events_reply_max);
+  auto const limit =
+      query.limit() == 0 ? events_default : std::min(query.limit(), events_reply_max);
   Rows rows(database,
             "SELECT number, time_ms, source, severity, text FROM event WHERE number > ?"
             " ORDER BY number LIMIT ?");
@@ -101,13 +101,21 @@ void Metadata_server::answer_query(Query& query, proto::Mds_reply& reply) {
   auto const& request = query.request;
   Applied done = success();
   switch (request.op_case()) {
-    case Mds_request::kLookup: done = look_up(database, request.lookup().path(), reply); break;
+    case Mds_request::kLookup:
+      done = look_up(database, request.lookup().path(), reply);
+      break;
     case Mds_request::kListDirectory:
       done = list_directory(database, request.list_directory().path(), reply);
       break;
-    case Mds_request::kGetMap: done = get_map(database, request.get_map(), reply); break;
-    case Mds_request::kGetStatus: fill_status(*reply.mutable_cluster_status()); break;
-    case Mds_request::kListServices: fill_services(*reply.mutable_services()); break;
+    case Mds_request::kGetMap:
+      done = get_map(database, request.get_map(), reply);
+      break;
+    case Mds_request::kGetStatus:
+      fill_status(*reply.mutable_cluster_status());
+      break;
+    case Mds_request::kListServices:
+      fill_services(*reply.mutable_services());
+      break;
     case Mds_request::kGetEvents:
       get_events(database, request.get_events(), *reply.mutable_events());
       break;
@@ -117,7 +125,8 @@ void Metadata_server::answer_query(Query& query, proto::Mds_reply& reply) {
             setting_text(database, setting.name);
       }
       break;
-    default: done = failure(Errc::bad_request, "the request asks for nothing this MDS knows");
+    default:
+      done = failure(Errc::bad_request, "the request asks for nothing this MDS knows");
   }
   if (database.failed()) done = database.take_error();
   if (done.has_value()) return;

@@ -25,8 +25,8 @@ char const* effective_state(std::uint64_t live, std::uint64_t syncing, std::uint
 
 void add_margins(Candidate const& candidate, Placement_rules const& rules,
                  std::uint64_t& allocatable, std::uint64_t& allocatable_total) {
-  auto const margin = std::max(rules.free_margin_bytes,
-                               candidate.total_bytes / 100 * rules.fill_margin_percent);
+  auto const margin =
+      std::max(rules.free_margin_bytes, candidate.total_bytes / 100 * rules.fill_margin_percent);
   allocatable += candidate.free_bytes > margin ? candidate.free_bytes - margin : 0;
   allocatable_total += candidate.total_bytes > margin ? candidate.total_bytes - margin : 0;
 }
@@ -90,8 +90,9 @@ void Metadata_server::fill_services(proto::Services& services) {
   }
   std::map<Session_id, std::uint32_t> leases;
   for (auto const& [file, lease] : tables_.leases) ++leases[lease.session];
-  Rows clients(database, "SELECT id, name, host, opened_ms FROM session WHERE role = ?"
-                         " ORDER BY opened_ms, id");
+  Rows clients(database,
+               "SELECT id, name, host, opened_ms FROM session WHERE role = ?"
+               " ORDER BY opened_ms, id");
   clients.bind(1, static_cast<int>(Role::client));
   while (clients.next()) {
     Session_id const session{clients.u64(0)};

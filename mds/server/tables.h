@@ -17,20 +17,20 @@ namespace pstorage::mds {
 
 struct Session_memory {
   Time_point last_heard;
-  Connection_id connection;    // 0: not heard of since the start
-  bool is_expiring = false;    // proposed
-  proto::Heartbeat counters;   // its files are not kept
+  Connection_id connection;   // 0: not heard of since the start
+  bool is_expiring = false;   // proposed
+  proto::Heartbeat counters;  // its files are not kept
 };
 
 struct Cs_memory {
-  std::string state;           // as in the database
-  std::string proposed;        // state change under way
-  Connection_id connection;    // registered in this process; 0 = none
+  std::string state;         // as in the database
+  std::string proposed;      // state change under way
+  Connection_id connection;  // registered in this process; 0 = none
   std::uint32_t incarnation = 0;
   Time_point last_heartbeat;
-  Time_point away_since;       // not active since
-  Time_point last_pushed;      // garbage and sync orders
-  bool is_deleting = false;    // Delete_chunks sent, answer awaited
+  Time_point away_since;     // not active since
+  Time_point last_pushed;    // garbage and sync orders
+  bool is_deleting = false;  // Delete_chunks sent, answer awaited
   proto::Cs_heartbeat stats;
 };
 

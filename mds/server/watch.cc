@@ -48,12 +48,11 @@ void Metadata_server::set_cs_state(Cs_id cs, Cs_memory& memory, char const* stat
 }
 
 void Metadata_server::watch_servers(Time_point now) {
-  auto const offline_after = std::chrono::milliseconds(
-      setting_number(state_->database(), "mds.wd.offline_tout"));
+  auto const offline_after =
+      std::chrono::milliseconds(setting_number(state_->database(), "mds.wd.offline_tout"));
   for (auto& [cs, memory] : tables_.servers) {
     if (memory.state == "active" && now - memory.last_heartbeat > options_.cs_timeout) {
-      set_cs_state(cs, memory, "inactive",
-                   "no heartbeat for " + seconds_text(options_.cs_timeout));
+      set_cs_state(cs, memory, "inactive", "no heartbeat for " + seconds_text(options_.cs_timeout));
     } else if (memory.state == "inactive" && now - memory.away_since > offline_after) {
       set_cs_state(cs, memory, "offline", "away for " + seconds_text(offline_after));
     }
@@ -96,8 +95,8 @@ void Metadata_server::checkpoint() {
 std::map<Cs_id, std::uint32_t> Metadata_server::syncs_under_way() {
   std::map<Cs_id, std::uint32_t> busy;
   for (auto const& [cs, memory] : tables_.servers) {
-    auto const count = state_->database().number(
-        "SELECT count(*) FROM replica WHERE cs = ? AND state = 1", 0, cs);
+    auto const count =
+        state_->database().number("SELECT count(*) FROM replica WHERE cs = ? AND state = 1", 0, cs);
     if (count != 0) busy[cs] = static_cast<std::uint32_t>(count);
   }
   return busy;
@@ -132,8 +131,16 @@ std::vector<Needy_chunk> Metadata_server::next_needy_chunks() {
     auto const lease = tables_.leases.find(chunk->file);
     if (lease != tables_.leases.end() && !lease->second.session) continue;
     auto const& attributes = inode->attributes;
-    Needy_chunk one{id, chunk->version, attributes.norm, attributes.domain, attributes.tier,
-                    attributes.chunk_size, {}, {}, {}, {}};
+    Needy_chunk one{id,
+                    chunk->version,
+                    attributes.norm,
+                    attributes.domain,
+                    attributes.tier,
+                    attributes.chunk_size,
+                    {},
+                    {},
+                    {},
+                    {}};
     for (auto const& replica : chunk->replicas) {
       auto& list = replica.state == proto::REPLICA_IN_SYNC   ? one.in_sync
                    : replica.state == proto::REPLICA_SYNCING ? one.syncing
@@ -191,13 +198,13 @@ void Metadata_server::plan(Time_point now) {
   auto const busy = syncs_under_way();
   std::uint64_t total = 0;
   for (auto const& [cs, count] : busy) total += count;
-  auto const needy = total < options_.recovery.syncs_total ? next_needy_chunks()
-                                                           : std::vector<Needy_chunk>();
+  auto const needy =
+      total < options_.recovery.syncs_total ? next_needy_chunks() : std::vector<Needy_chunk>();
   auto const candidates = load_candidates(database, tables_.space());
   auto const offline_hosts_max = setting_number(database, "mds.wd.max_offline_cs_hosts");
-  bool const has_offline = std::any_of(
-      candidates.begin(), candidates.end(),
-      [](Candidate const& candidate) { return candidate.state == "offline"; });
+  bool const has_offline =
+      std::any_of(candidates.begin(), candidates.end(),
+                  [](Candidate const& candidate) { return candidate.state == "offline"; });
   if (has_offline && replication_allowed(candidates, offline_hosts_max)) {
     drop_offline_replicas(candidates);
   }

@@ -32,10 +32,9 @@ bool drop_failed(Context& context, Chunk_row& chunk, Attribute_set const& attrib
       replica.state = proto::REPLICA_STALE;
     }
   }
-  bool const keeps_one =
-      std::any_of(replicas.begin(), replicas.end(), [](Replica_row const& replica) {
-        return replica.state == proto::REPLICA_IN_SYNC;
-      });
+  bool const keeps_one = std::any_of(
+      replicas.begin(), replicas.end(),
+      [](Replica_row const& replica) { return replica.state == proto::REPLICA_IN_SYNC; });
   if (!keeps_one) {
     // Which of them is the better one nobody can know: all in-sync ones stay.
     for (std::size_t i = 0; i < replicas.size(); ++i) {
@@ -67,22 +66,26 @@ Applied apply_allocate(Context& context, proto::Allocate const& command, proto::
   map.set_file(inode.id.value);
   for (auto const index : command.indexes()) {
     if (index >= inode.positions()) {
-      return failure(Errc::bad_request, "chunk " + std::to_string(index) +
-                                            " is behind the end of the file");
+      return failure(Errc::bad_request,
+                     "chunk " + std::to_string(index) + " is behind the end of the file");
     }
     if (auto const present = find_chunk(context.database, inode.id, index)) {
       add_to_map(*present, map);
       continue;
     }
     auto const& attributes = inode.attributes;
-    PS_TRY(auto const servers,
-           place({attributes.norm, attributes.min, attributes.domain, attributes.tier,
-                  attributes.chunk_size, {}, {}},
-                 candidates, rules, context.random));
+    PS_TRY(auto const servers, place({attributes.norm,
+                                      attributes.min,
+                                      attributes.domain,
+                                      attributes.tier,
+                                      attributes.chunk_size,
+                                      {},
+                                      {}},
+                                     candidates, rules, context.random));
     for (auto& candidate : candidates) {
       if (std::find(servers.begin(), servers.end(), candidate.cs) != servers.end()) {
-        candidate.free_bytes -= std::min<std::uint64_t>(candidate.free_bytes,
-                                                        attributes.chunk_size);
+        candidate.free_bytes -=
+            std::min<std::uint64_t>(candidate.free_bytes, attributes.chunk_size);
       }
     }
     add_to_map(create_chunk(context, inode, index, servers), map);
@@ -103,8 +106,8 @@ Applied apply_report_failed(Context& context, proto::Report_failed const& comman
   for (auto const& one : command.chunks()) {
     auto chunk = load_chunk(context.database, Chunk_id{one.chunk()});
     if (!chunk || chunk->file != inode.id) {
-      return failure(Errc::not_found, "chunk " + std::to_string(one.chunk()) +
-                                          " does not belong to the file");
+      return failure(Errc::not_found,
+                     "chunk " + std::to_string(one.chunk()) + " does not belong to the file");
     }
     std::vector<Cs_id> failed;
     for (auto const cs : one.failed()) failed.push_back(Cs_id{cs});
@@ -193,13 +196,13 @@ Applied apply_sync_done(Context& context, proto::Sync_done const& command) {
   auto* const replica = chunk ? chunk->find(cs) : nullptr;
   auto const inode = chunk ? load_inode(context.database, chunk->file) : std::nullopt;
   if (replica == nullptr || !inode) {
-    return failure(Errc::not_found, cs_text(cs) + " holds no replica of chunk " +
-                                        std::to_string(command.chunk()));
+    return failure(Errc::not_found,
+                   cs_text(cs) + " holds no replica of chunk " + std::to_string(command.chunk()));
   }
   if (replica->state != proto::REPLICA_SYNCING || chunk->version.value != command.version()) {
     return failure(Errc::stale_version, "chunk " + std::to_string(command.chunk()) +
-                                            " has version " +
-                                            std::to_string(chunk->version.value) + " now");
+                                            " has version " + std::to_string(chunk->version.value) +
+                                            " now");
   }
   auto replicas = chunk->replicas;
   auto const index = static_cast<std::size_t>(replica - chunk->replicas.data());
@@ -207,25 +210,24 @@ Applied apply_sync_done(Context& context, proto::Sync_done const& command) {
     replicas[index].state = proto::REPLICA_STALE;
     change_replicas(context, *chunk, std::move(replicas), inode->attributes);
     add_event(context, "CS", "WRN",
-              cs_text(cs) + " gave up the replication of chunk " +
-                  std::to_string(chunk->id.value) + ": " + command.reason().substr(0, 200));
+              cs_text(cs) + " gave up the replication of chunk " + std::to_string(chunk->id.value) +
+                  ": " + command.reason().substr(0, 200));
     return success();
   }
   auto const lease = load_lease(context.database, chunk->file);
   // While anybody may be writing, only a newcomer that this writer has joined has every write.
   if (lease && lease->epoch.value != command.epoch()) {
-    return failure(Errc::stale_epoch, "the writer of the file has not joined this replica: wait "
-                                      "for the next order");
+    return failure(Errc::stale_epoch,
+                   "the writer of the file has not joined this replica: wait "
+                   "for the next order");
   }
   replicas[index].state = proto::REPLICA_IN_SYNC;
   auto const in_sync = static_cast<std::size_t>(
-      std::count_if(replicas.begin(), replicas.end(), [](Replica_row const& row) {
-        return row.state == proto::REPLICA_IN_SYNC;
-      }));
+      std::count_if(replicas.begin(), replicas.end(),
+                    [](Replica_row const& row) { return row.state == proto::REPLICA_IN_SYNC; }));
   if (in_sync >= inode->attributes.norm) {
-    std::erase_if(replicas, [](Replica_row const& row) {
-      return row.state == proto::REPLICA_STALE;
-    });
+    std::erase_if(replicas,
+                  [](Replica_row const& row) { return row.state == proto::REPLICA_STALE; });
   }
   change_replicas(context, *chunk, std::move(replicas), inode->attributes);
   return success();

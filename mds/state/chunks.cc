@@ -13,8 +13,7 @@ void load_replicas(Database& database, Chunk_row& chunk) {
   Rows rows(database, "SELECT cs, state FROM replica WHERE chunk = ? ORDER BY cs");
   rows.bind(1, chunk.id);
   while (rows.next()) {
-    chunk.replicas.push_back(
-        {Cs_id{rows.u32(0)}, static_cast<proto::Replica_state>(rows.u64(1))});
+    chunk.replicas.push_back({Cs_id{rows.u32(0)}, static_cast<proto::Replica_state>(rows.u64(1))});
   }
 }
 
@@ -58,15 +57,15 @@ std::optional<Chunk_row> load_chunk(Database& database, Chunk_id id) {
 }
 
 std::optional<Chunk_row> find_chunk(Database& database, File_id file, std::uint32_t position) {
-  auto const id = database.number("SELECT id FROM chunk WHERE file = ? AND position = ?", 0, file,
-                                  position);
+  auto const id =
+      database.number("SELECT id FROM chunk WHERE file = ? AND position = ?", 0, file, position);
   return id == 0 ? std::nullopt : load_chunk(database, Chunk_id{id});
 }
 
 Chunk_row create_chunk(Context& context, Inode const& inode, std::uint32_t position,
                        std::vector<Cs_id> const& servers) {
-  Chunk_row chunk{Chunk_id{next_counter(context.database, "chunk")}, inode.id, position,
-                  Version{1}, {}};
+  Chunk_row chunk{
+      Chunk_id{next_counter(context.database, "chunk")}, inode.id, position, Version{1}, {}};
   for (auto const cs : servers) chunk.replicas.push_back({cs, proto::REPLICA_IN_SYNC});
   std::sort(chunk.replicas.begin(), chunk.replicas.end(),
             [](auto const& a, auto const& b) { return a.cs < b.cs; });
@@ -172,8 +171,7 @@ void fill_map(Database& database, File_id file, proto::File_map& map) {
       if (chunk) add_to_map(*chunk, map);
       chunk = Chunk_row{Chunk_id{rows.u64(0)}, file, rows.u32(1), Version{rows.u32(2)}, {}};
     }
-    chunk->replicas.push_back(
-        {Cs_id{rows.u32(3)}, static_cast<proto::Replica_state>(rows.u64(4))});
+    chunk->replicas.push_back({Cs_id{rows.u32(3)}, static_cast<proto::Replica_state>(rows.u64(4))});
   }
   if (chunk) add_to_map(*chunk, map);
   add_servers(database, map);

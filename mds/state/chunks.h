@@ -68,7 +68,7 @@ void fill_address(Database& database, Cs_id cs, proto::Cs_address& out);
 /// Who may write a file.
 struct Lease_row {
   File_id file;
-  Session_id session;   // 0: the holder is gone, but may not know it
+  Session_id session;  // 0: the holder is gone, but may not know it
   Epoch epoch;
   bool sealed = false;  // Finish_seal has come: reads and writes are served under `epoch`
   /// No earlier writer can reach any chunk any more. Only then may a close end the lease without a
@@ -90,8 +90,7 @@ Applied refuse_leased(Context& context, File_id file, std::string const& path,
                       std::string const& what);
 
 /// All servers, with the free space of the context's reports.
-std::vector<Candidate> load_candidates(Database& database,
-                                       std::vector<Space_report> const& space);
+std::vector<Candidate> load_candidates(Database& database, std::vector<Space_report> const& space);
 Placement_rules placement_rules(Database& database);
 
 }  // namespace pstorage::mds

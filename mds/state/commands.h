@@ -25,8 +25,7 @@ Applied apply_set_attributes(Context& context, proto::Set_attributes const& comm
 Applied apply_resize(Context& context, proto::Resize const& command, proto::Mds_reply& reply);
 
 // lease_commands.cc
-Applied apply_open_file(Context& context, proto::Open_file const& command,
-                        proto::Mds_reply& reply);
+Applied apply_open_file(Context& context, proto::Open_file const& command, proto::Mds_reply& reply);
 Applied apply_finish_seal(Context& context, proto::Finish_seal const& command,
                           proto::Mds_reply& reply);
 Applied apply_close_file(Context& context, proto::Close_file const& command);
@@ -43,8 +42,7 @@ Applied apply_sync_done(Context& context, proto::Sync_done const& command);
 Applied apply_deleted_chunks(Context& context, proto::Deleted_chunks const& command);
 
 // server_commands.cc
-Applied apply_create_cs(Context& context, proto::Create_cs const& command,
-                        proto::Mds_reply& reply);
+Applied apply_create_cs(Context& context, proto::Create_cs const& command, proto::Mds_reply& reply);
 Applied apply_register_cs(Context& context, proto::Register_cs const& command,
                           proto::Mds_reply& reply);
 Applied apply_set_cs_state(Context& context, proto::Set_cs_state const& command);

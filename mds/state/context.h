@@ -41,14 +41,14 @@ struct Lost_lease {
 /// What a batch of commands changed, for the server to tell others. Sets, so that their order does
 /// not depend on anything but their content.
 struct Effects {
-  std::set<std::pair<File_id, Chunk_id>> map_changes;    // to push to the lease holder
-  std::set<std::pair<Cs_id, Chunk_id>> sync_orders;      // to push to the CS, if still syncing
-  std::set<File_id> leases;                              // granted, ended or sealed
+  std::set<std::pair<File_id, Chunk_id>> map_changes;  // to push to the lease holder
+  std::set<std::pair<Cs_id, Chunk_id>> sync_orders;    // to push to the CS, if still syncing
+  std::set<File_id> leases;                            // granted, ended or sealed
   std::vector<Lost_lease> lost_leases;
-  std::set<Cs_id> servers;                               // row changed
-  std::set<Session_id> sessions;                         // opened or gone
-  std::set<Cs_id> garbage;                               // has chunks to delete
-  bool replicas_changed = false;                         // the recovery planner should look
+  std::set<Cs_id> servers;        // row changed
+  std::set<Session_id> sessions;  // opened or gone
+  std::set<Cs_id> garbage;        // has chunks to delete
+  bool replicas_changed = false;  // the recovery planner should look
   bool config_changed = false;
 
   void merge(Effects&& other);

@@ -7,11 +7,15 @@ namespace {
 
 Errc errc_of_sqlite(int code) {
   switch (code & 0xff) {
-    case SQLITE_FULL: return Errc::no_space;
+    case SQLITE_FULL:
+      return Errc::no_space;
     case SQLITE_CORRUPT:
-    case SQLITE_NOTADB: return Errc::corrupt;
-    case SQLITE_READONLY: return Errc::read_only;
-    default: return Errc::io_error;
+    case SQLITE_NOTADB:
+      return Errc::corrupt;
+    case SQLITE_READONLY:
+      return Errc::read_only;
+    default:
+      return Errc::io_error;
   }
 }
 
@@ -78,8 +82,8 @@ Outcome<std::unique_ptr<Database>> Database::open(std::string const& path) {
   for (auto const* const setting : settings) {
     if (int const set = sqlite3_exec(handle, setting, nullptr, nullptr, nullptr);
         set != SQLITE_OK) {
-      return failure(errc_of_sqlite(set), "cannot use the database " + path + ": " +
-                                              sqlite3_errmsg(handle));
+      return failure(errc_of_sqlite(set),
+                     "cannot use the database " + path + ": " + sqlite3_errmsg(handle));
     }
   }
   sqlite3_wal_hook(handle, &Database::on_wal, database.get());

@@ -53,8 +53,8 @@ Applied apply_open_file(Context& context, proto::Open_file const& command,
                                      ": stop it there, or take it over with 'pstorage revoke " +
                                      command.path() + "'");
     }
-    context.effects.lost_leases.push_back({old->session, inode.id, old->epoch,
-                                           describe_session(database, context.session)});
+    context.effects.lost_leases.push_back(
+        {old->session, inode.id, old->epoch, describe_session(database, context.session)});
   }
   Lease_row lease;
   lease.file = inode.id;

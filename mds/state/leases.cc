@@ -39,10 +39,10 @@ Outcome<Lease_row> held_lease(Context& context, std::uint64_t file, std::uint32_
   auto const lease = load_lease(context.database, File_id{file});
   if (!lease || lease->session != context.session || !lease->session ||
       lease->epoch.value != epoch) {
-    return failure(Errc::stale_epoch,
-                   "the lease of '" + path_of(context.database, File_id{file}) +
-                       "' (epoch " + std::to_string(epoch) + ") is not held by this client any " +
-                       "more: open the file again");
+    return failure(Errc::stale_epoch, "the lease of '" + path_of(context.database, File_id{file}) +
+                                          "' (epoch " + std::to_string(epoch) +
+                                          ") is not held by this client any " +
+                                          "more: open the file again");
   }
   return *lease;
 }

@@ -223,8 +223,8 @@ Applied apply_rename(Context& context, proto::Rename const& command) {
 Applied apply_link(Context& context, proto::Rename const& command) {
   PS_TRY(auto inode, resolve(context.database, command.from()));
   if (inode.is_directory()) {
-    return failure(Errc::is_directory, "'" + command.from() +
-                                           "' is a directory: only files can have several names");
+    return failure(Errc::is_directory,
+                   "'" + command.from() + "' is a directory: only files can have several names");
   }
   PS_TRY(auto const to, find_place(context.database, command.to()));
   if (to.inode) return failure(Errc::exists, "'" + command.to() + "' exists already");

@@ -126,7 +126,8 @@ Applied apply_register_cs(Context& context, proto::Register_cs const& command,
     Rows rows(context.database, "SELECT repository, state, incarnation FROM cs WHERE id = ?");
     rows.bind(1, command.cs());
     if (!rows.next()) {
-      return failure(Errc::not_found, cs_text(command.cs()) + " is not known to this cluster: "
+      return failure(Errc::not_found, cs_text(command.cs()) +
+                                          " is not known to this cluster: "
                                           "make a new repository with 'pstorage make-cs'");
     }
     auto const repository = rows.text(0);
@@ -196,13 +197,12 @@ Applied apply_set_config(Context& context, proto::Set_config const& command) {
     auto const parsed = std::from_chars(text.data(), text.data() + text.size(), value);
     if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size() ||
         value < setting.lowest || value > setting.highest) {
-      return failure(Errc::bad_request, command.name() + ": a number from " +
-                                            std::to_string(setting.lowest) + " to " +
-                                            std::to_string(setting.highest) + ", not '" + text +
-                                            "'");
+      return failure(Errc::bad_request,
+                     command.name() + ": a number from " + std::to_string(setting.lowest) + " to " +
+                         std::to_string(setting.highest) + ", not '" + text + "'");
     }
-    context.database.run("INSERT OR REPLACE INTO config(name, value) VALUES(?, ?)",
-                         command.name(), std::to_string(value));
+    context.database.run("INSERT OR REPLACE INTO config(name, value) VALUES(?, ?)", command.name(),
+                         std::to_string(value));
     context.effects.config_changed = true;
     add_event(context, "MDS", "INF", command.name() + " set to " + std::to_string(value));
     return success();

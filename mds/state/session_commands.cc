@@ -58,11 +58,11 @@ Applied apply_expire_sessions(Context& context, proto::Expire_sessions const& co
     Session_id const session{id};
     auto const leases = leases_of(context.database, session);
     if (!leases.empty()) {
-      add_event(context, "MDS", "WRN",
-                "Client " + describe_session(context.database, session) +
-                    " has not been heard of: its " + std::to_string(leases.size()) +
-                    (leases.size() == 1 ? " lease may be taken over"
-                                        : " leases may be taken over"));
+      add_event(
+          context, "MDS", "WRN",
+          "Client " + describe_session(context.database, session) + " has not been heard of: its " +
+              std::to_string(leases.size()) +
+              (leases.size() == 1 ? " lease may be taken over" : " leases may be taken over"));
     }
     for (auto const& lease : leases) {
       end_lease(context, lease, false);

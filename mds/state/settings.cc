@@ -31,8 +31,7 @@ void set_meta_text(Database& database, char const* name, std::string const& text
 
 std::vector<Setting> const& known_settings() {
   static std::vector<Setting> const settings = {
-      {"mds.alloc.fill_margin", "5", 0, 90,
-       "percent of a chunk server that new chunks leave free"},
+      {"mds.alloc.fill_margin", "5", 0, 90, "percent of a chunk server that new chunks leave free"},
       {"mds.alloc.free_space_margin", "512", 0, 1u << 20,
        "MB of a chunk server that new chunks leave free"},
       {"mds.wd.max_offline_cs_hosts", "2", 0, 1u << 16,
@@ -90,11 +89,11 @@ Server_counts count_servers(Database& database) {
 void note_health(Context& context) {
   auto const counts = count_servers(context.database);
   bool const healthy = counts.inactive == 0 && counts.offline == 0 && counts.other == 0;
-  auto text = healthy ? "The cluster is healthy with " + std::to_string(counts.active) +
-                            " active CS"
-                      : "The cluster is degraded with " + std::to_string(counts.active) +
-                            " active, " + std::to_string(counts.inactive) + " inactive, " +
-                            std::to_string(counts.offline) + " offline CS";
+  auto text = healthy
+                  ? "The cluster is healthy with " + std::to_string(counts.active) + " active CS"
+                  : "The cluster is degraded with " + std::to_string(counts.active) + " active, " +
+                        std::to_string(counts.inactive) + " inactive, " +
+                        std::to_string(counts.offline) + " offline CS";
   if (counts.other != 0) text += ", " + std::to_string(counts.other) + " failed CS";
   if (meta_text(context.database, "health") == text) return;
   set_meta_text(context.database, "health", text);
@@ -117,8 +116,7 @@ std::string host_text(Host_id host) {
   return text;
 }
 
-std::vector<Candidate> load_candidates(Database& database,
-                                       std::vector<Space_report> const& space) {
+std::vector<Candidate> load_candidates(Database& database, std::vector<Space_report> const& space) {
   std::vector<Candidate> candidates;
   Rows rows(database,
             "SELECT cs.id, host, location, tier, total, free, state FROM cs"

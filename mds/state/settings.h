@@ -29,8 +29,7 @@ std::string setting_text(Database& database, std::string const& name);
 std::uint64_t setting_number(Database& database, std::string const& name);
 
 /// Appends to the event log (at most events_max are kept). Severity: INF WRN ERR.
-void add_event(Context& context, char const* source, char const* severity,
-               std::string const& text);
+void add_event(Context& context, char const* source, char const* severity, std::string const& text);
 
 struct Server_counts {
   std::uint64_t active = 0;

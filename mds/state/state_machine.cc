@@ -33,36 +33,58 @@ void refuse(proto::Mds_reply& reply, Failure const& why) {
 
 Applied dispatch(Context& context, Mds_request const& request, proto::Mds_reply& reply) {
   switch (request.op_case()) {
-    case Mds_request::kCloseSession: return apply_close_session(context);
-    case Mds_request::kCreate: return apply_create(context, request.create(), reply);
-    case Mds_request::kRemove: return apply_remove(context, request.remove());
-    case Mds_request::kRename: return apply_rename(context, request.rename());
-    case Mds_request::kLink: return apply_link(context, request.link());
+    case Mds_request::kCloseSession:
+      return apply_close_session(context);
+    case Mds_request::kCreate:
+      return apply_create(context, request.create(), reply);
+    case Mds_request::kRemove:
+      return apply_remove(context, request.remove());
+    case Mds_request::kRename:
+      return apply_rename(context, request.rename());
+    case Mds_request::kLink:
+      return apply_link(context, request.link());
     case Mds_request::kSetAttributes:
       return apply_set_attributes(context, request.set_attributes(), reply);
-    case Mds_request::kResize: return apply_resize(context, request.resize(), reply);
-    case Mds_request::kOpenFile: return apply_open_file(context, request.open_file(), reply);
-    case Mds_request::kFinishSeal: return apply_finish_seal(context, request.finish_seal(), reply);
-    case Mds_request::kCloseFile: return apply_close_file(context, request.close_file());
-    case Mds_request::kAllocate: return apply_allocate(context, request.allocate(), reply);
+    case Mds_request::kResize:
+      return apply_resize(context, request.resize(), reply);
+    case Mds_request::kOpenFile:
+      return apply_open_file(context, request.open_file(), reply);
+    case Mds_request::kFinishSeal:
+      return apply_finish_seal(context, request.finish_seal(), reply);
+    case Mds_request::kCloseFile:
+      return apply_close_file(context, request.close_file());
+    case Mds_request::kAllocate:
+      return apply_allocate(context, request.allocate(), reply);
     case Mds_request::kReportFailed:
       return apply_report_failed(context, request.report_failed(), reply);
-    case Mds_request::kRevoke: return apply_revoke(context, request.revoke());
-    case Mds_request::kFreeChunks: return apply_free_chunks(context, request.free_chunks());
-    case Mds_request::kCreateCs: return apply_create_cs(context, request.create_cs(), reply);
-    case Mds_request::kRegisterCs: return apply_register_cs(context, request.register_cs(), reply);
-    case Mds_request::kSyncDone: return apply_sync_done(context, request.sync_done());
+    case Mds_request::kRevoke:
+      return apply_revoke(context, request.revoke());
+    case Mds_request::kFreeChunks:
+      return apply_free_chunks(context, request.free_chunks());
+    case Mds_request::kCreateCs:
+      return apply_create_cs(context, request.create_cs(), reply);
+    case Mds_request::kRegisterCs:
+      return apply_register_cs(context, request.register_cs(), reply);
+    case Mds_request::kSyncDone:
+      return apply_sync_done(context, request.sync_done());
     case Mds_request::kDeletedChunks:
       return apply_deleted_chunks(context, request.deleted_chunks());
-    case Mds_request::kSetConfig: return apply_set_config(context, request.set_config());
-    case Mds_request::kSetCsState: return apply_set_cs_state(context, request.set_cs_state());
+    case Mds_request::kSetConfig:
+      return apply_set_config(context, request.set_config());
+    case Mds_request::kSetCsState:
+      return apply_set_cs_state(context, request.set_cs_state());
     case Mds_request::kExpireSessions:
       return apply_expire_sessions(context, request.expire_sessions());
-    case Mds_request::kStartSync: return apply_start_sync(context, request.start_sync());
-    case Mds_request::kDropOffline: return apply_drop_offline(context, request.drop_offline());
-    case Mds_request::kAddEvent: return apply_add_event(context, request.add_event());
-    case Mds_request::kBootstrap: return apply_bootstrap(context, request.bootstrap());
-    default: return failure(Errc::bad_request, "the request is not a command");
+    case Mds_request::kStartSync:
+      return apply_start_sync(context, request.start_sync());
+    case Mds_request::kDropOffline:
+      return apply_drop_offline(context, request.drop_offline());
+    case Mds_request::kAddEvent:
+      return apply_add_event(context, request.add_event());
+    case Mds_request::kBootstrap:
+      return apply_bootstrap(context, request.bootstrap());
+    default:
+      return failure(Errc::bad_request, "the request is not a command");
   }
 }
 
@@ -135,8 +157,13 @@ void State_machine::apply_entry(Committed_entry const& committed, Effects& effec
   auto const& request = entry.request();
   Entry_random random(entry.random());
   Effects own;
-  Context context{*database_, entry.wall_ms(), random, static_cast<Role>(entry.role()),
-                  Session_id{request.session()}, space, own};
+  Context context{*database_,
+                  entry.wall_ms(),
+                  random,
+                  static_cast<Role>(entry.role()),
+                  Session_id{request.session()},
+                  space,
+                  own};
   apply_command(context, request, reply);
   effects.merge(std::move(own));
 }

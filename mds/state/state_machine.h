@@ -43,8 +43,7 @@ class State_machine {
  private:
   explicit State_machine(std::unique_ptr<Database> database) : database_(std::move(database)) {}
   void apply_entry(Committed_entry const& entry, Effects& effects, proto::Mds_reply& reply);
-  void apply_command(Context& context, proto::Mds_request const& request,
-                     proto::Mds_reply& reply);
+  void apply_command(Context& context, proto::Mds_request const& request, proto::Mds_reply& reply);
 
   std::unique_ptr<Database> database_;
   std::uint64_t applied_ = 0;
