@@ -101,6 +101,12 @@ bool Chunk_io::opened_at(Cs_id cs) const {
   return index >= 0 && replicas_[static_cast<std::size_t>(index)].opened;
 }
 
+bool Chunk_io::is_calm() const {
+  if (!is_idle()) return false;
+  if (!id_ || aborted_ != Errc::ok) return true;
+  return all_opened() || (!reconciled_ && !has_joiner());
+}
+
 bool Chunk_io::wants_change() const {
   return changes_in_flight_ > 0 ||
          std::any_of(waiting_.begin(), waiting_.end(), [](Piece const& p) { return is_change(p); });
@@ -110,6 +116,7 @@ void Chunk_io::submit(Piece& piece) {
   piece.owner = this;
   if (aborted_ != Errc::ok) return host_.piece_done(piece, aborted_);
   waiting_.push_back(piece);
+  note_unrest();
   if (!id_ || !can_write())
     advance();
   else
@@ -297,6 +304,10 @@ void Chunk_io::on_change_reply(Piece& piece, std::uint32_t index, Message& reply
       return;
     case Errc::stale_epoch:
       return host_.lease_lost();
+    case Errc::unavailable:
+      piece.sent &= ~bit;
+      replica.opened = false;  // opened again at the next tick, and then sent again
+      return;
     case Errc::stale_version:
     case Errc::not_open:
       piece.sent &= ~bit;

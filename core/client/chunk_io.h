@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/client/cs_link.h"
@@ -47,6 +48,8 @@ class Chunk_host {
   virtual void writes_lost(Chunk_io& chunk) = 0;
   /// Something a pending flush may wait for has changed.
   virtual void flush_may_go_on() = 0;
+  /// Wants its on_tick() until is_calm().
+  virtual void restless(Chunk_io& chunk) = 0;
   /// An event has been handled whole: answers may go to the user now.
   virtual void end_of_event() = 0;
 };
@@ -82,7 +85,8 @@ class Chunk_io final : private Cs_op_owner {
   Version version() const { return version_; }
   bool is_mapped() const { return static_cast<bool>(id_); }
   bool is_idle() const { return in_flight_.empty() && waiting_.empty(); }
-  bool is_active() const { return reconciled_; }
+  /// Nothing to do at a tick.
+  bool is_calm() const;
   std::vector<Replica> const& replicas() const { return replicas_; }
   bool uses(Cs_link const& link) const;
   /// Acknowledged writes at `cs` that are not flushed, cs still being a member?
@@ -108,6 +112,8 @@ class Chunk_io final : private Cs_op_owner {
   void abort(Errc why);
   /// Hedges slow reads, repeats what has to wait.
   void on_tick();
+  /// The host looks at it no more, until it says so again.
+  void calmed() { restless_ = false; }
   /// Runs the state machine; call after anything it depends on has changed.
   void advance();
   /// Pieces (not internal ones) that have not been answered.
@@ -169,6 +175,9 @@ class Chunk_io final : private Cs_op_owner {
   void settle_held();
   bool is_drained() const;
   bool wants_change() const;
+  void note_unrest() {
+    if (!std::exchange(restless_, true)) host_.restless(*this);
+  }
   void on_cs_reply(Cs_op& op, Message& reply) override;
   void handle_reply(Ticket const& ticket, int place, Message& reply, Cs_op& op);
   void on_cs_lost(Cs_op& op) override;
@@ -199,6 +208,7 @@ class Chunk_io final : private Cs_op_owner {
   bool allocating_ = false;
   bool reporting_ = false;
   bool reconciled_ = false;
+  bool restless_ = false;
   Errc aborted_ = Errc::ok;
   std::uint32_t next_sequence_ = 1;
   Time_point retry_report_at_{};

@@ -76,6 +76,7 @@ void Chunk_io::adopt(proto::Chunk const& chunk, bool just_allocated) {
     return advance();
   }
   retry_report_at_ = {};
+  note_unrest();
   id_ = {chunk.chunk()};
   version_ = {chunk.version()};
   std::vector<Replica> members;
@@ -134,8 +135,12 @@ void Chunk_io::link_down(Cs_link& link) {
     }
     if (replica.opened || replica.opening) restart_reconciliation();
     replica.opened = replica.opening = false;
+    // A restarted server gets a new chance to serve.
+    if (replica.state == proto::REPLICA_IN_SYNC) replica.refused = replica.missing = false;
   }
-  if (uses(link)) advance();
+  if (!uses(link)) return;
+  note_unrest();
+  advance();
 }
 
 void Chunk_io::judge_members() {
@@ -233,6 +238,7 @@ void Chunk_io::on_opened(std::uint32_t index, std::uint64_t version, Message& me
   if (!parsed ||
       (status == Errc::ok && (reply.chunks_size() != 1 || reply.chunks(0).chunk() != id_.value)))
     return replica.link->fail("malformed answer to opening a chunk");
+  if (status == Errc::unavailable) return;  // busy with itself: asked again at the next tick
   if (status != Errc::ok) {
     replica.refused = true;
     replica.refusal = reply.text().empty() ? message_of(status) : reply.text();
@@ -252,6 +258,8 @@ void Chunk_io::opened_one(Replica& replica, proto::Cs_reply::Opened const& opene
       break;
     case Errc::not_found:
       replica.missing = true;
+      return;
+    case Errc::unavailable:
       return;
     case Errc::stale_version:
       host_.ask_map(*this);

@@ -118,7 +118,7 @@ void Cs_link::fail(std::string const& why) {
   if (state_ == State::up || state_ == State::connecting) go_down(why);
 }
 
-void Cs_link::go_down(std::string const& why) {
+void Cs_link::go_down(std::string const& why, bool silent) {
   if (connection_) network_.close(connection_);
   connection_ = {};
   if (state_ == State::up) log_.warn("lost a chunk server", {{"cs", id_}, {"reason", why}});
@@ -128,17 +128,18 @@ void Cs_link::go_down(std::string const& why) {
   bool const whole_round = address_index_ % std::max<std::size_t>(addresses_.size(), 1) == 0;
   bool const was_up = state_ == State::up;
   state_ = State::down;
-  if (whole_round || was_up) {
+  if (was_up) {
+    // A broken connection is not yet a dead server: one more try, at once, before anybody is told
+    // to go on without it. A silent one has had its time.
+    address_index_ = 0;
+    failed_attempt_ = silent;
+    retry_at_ = clock_.now();
+  } else if (whole_round) {
     failed_attempt_ = true;
     retry_delay_ = std::clamp(retry_delay_ * 2, options_.retry_min, options_.retry_max);
     retry_at_ = clock_.now() + retry_delay_;
-    if (was_up) {
-      address_index_ = 0;
-      retry_at_ = clock_.now();
-    }
   } else {
-    connect();
-    if (state_ == State::connecting) return;
+    return connect();
   }
   Ops lost;
   lost.swap(in_flight_);
@@ -148,6 +149,7 @@ void Cs_link::go_down(std::string const& why) {
     if (op.owner != nullptr) op.owner->on_cs_lost(op);
     release(op);
   }
+  if (was_up && !users_.empty()) connect();
   auto const users = users_;
   for (auto* user : users) user->on_link_down(*this);
 }
@@ -215,15 +217,16 @@ void Cs_link::on_message(Connection_id connection, Message& message) {
 void Cs_link::on_tick() {
   Time_point const now = clock_.now();
   // This process was stopped or starved: the silence is ours, answers may lie in the socket.
-  if (now - std::exchange(last_tick_, now) > own_pause) last_heard_ = now;
+  if (now - std::exchange(last_tick_, now) > own_pause) last_heard_ = resumed_at_ = now;
   if (state_ == State::connecting && now - connect_started_ > options_.connect_max)
     return go_down("no answer to the connection attempt");
   if (state_ == State::down && !users_.empty() && now >= retry_at_) return connect();
   if (state_ != State::up || in_flight_.empty()) return;
-  Time_point const oldest = in_flight_.front().sent;
+  Time_point const oldest = std::max(in_flight_.front().sent, resumed_at_);
   Duration const silent = now - std::max(last_heard_, oldest);
-  if (silent > options_.silence_max) return go_down("no sign of life");
-  if (now - oldest > options_.request_max) return go_down("a request was not answered in time");
+  if (silent > options_.silence_max) return go_down("no sign of life", true);
+  if (now - oldest > options_.request_max)
+    return go_down("a request was not answered in time", true);
   if (silent > options_.ping_after && !pinging_) {
     pinging_ = true;
     proto::Cs_request ping;

@@ -52,7 +52,7 @@ class Cs_link_user {
 struct Cs_link_options {
   Duration ping_after = std::chrono::milliseconds(700);    // of silence while something is asked
   Duration silence_max = std::chrono::milliseconds(2000);  // then the CS counts as dead
-  Duration request_max = std::chrono::seconds(8);          // a live CS whose disk hangs
+  Duration request_max = std::chrono::seconds(10);         // a live CS whose disk hangs
   Duration connect_max = std::chrono::milliseconds(1500);  // connect and handshake
   Duration retry_min = std::chrono::milliseconds(100);
   Duration retry_max = std::chrono::milliseconds(1000);
@@ -109,7 +109,7 @@ class Cs_link final : private Connection_handler, private Cs_op_owner {
   void on_cs_lost(Cs_op&) override {}
 
   void connect();
-  void go_down(std::string const& why);
+  void go_down(std::string const& why, bool silent = false);
   void release(Cs_op& op);
   Address next_address();
 
@@ -131,6 +131,7 @@ class Cs_link final : private Connection_handler, private Cs_op_owner {
   Duration retry_delay_{};
   Time_point last_heard_{};
   Time_point last_tick_{};
+  Time_point resumed_at_{};
   bool pinging_ = false;
   std::string last_failure_;
   Duration read_latency_{};

@@ -530,7 +530,13 @@ void File_volume::on_link_down(Cs_link& link) {
 void File_volume::on_tick() {
   if (dead_ != Errc::ok) return;
   ++batching_;
-  for (auto& [_, chunk] : chunks_) chunk->on_tick();
+  auto const noted = std::exchange(restless_, {});
+  for (Chunk_io* chunk : noted) chunk->on_tick();
+  for (Chunk_io* chunk : noted)
+    if (chunk->is_calm())
+      chunk->calmed();
+    else
+      restless_.push_back(chunk);
   --batching_;
   advance_sealing();
   if (!flushes_.empty()) flush_changed_ = true;

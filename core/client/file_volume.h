@@ -115,6 +115,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void lease_lost() override;
   void writes_lost(Chunk_io& chunk) override;
   void flush_may_go_on() override { flush_changed_ = true; }
+  void restless(Chunk_io& chunk) override { restless_.push_back(&chunk); }
   void end_of_event() override;
 
   // Cs_link_user
@@ -180,6 +181,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   bool completing_ = false;
   bool completion_deferred_ = false;
 
+  std::vector<Chunk_io*> restless_;  // those with something to do at a tick
   std::vector<Report> reports_;
   std::uint32_t batching_ = 0;
   std::vector<Chunk_io*> allocations_;
