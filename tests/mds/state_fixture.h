@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "entry.pb.h"
+#include "mds/state/inodes.h"
 #include "mds/state/state_machine.h"
 
 namespace pstorage::mds {
