@@ -67,6 +67,7 @@ struct Page {
 struct Chunk {
   Chunk_id id;
   Replica replica;
+  Epoch const* seal = nullptr;  // of its file; set by the first open in this process
   std::uint32_t damage_seen = 0;
   Lsn created_lsn = 0;
   Lsn cleaned_lsn = 0;         // of the write that ended `unclean`

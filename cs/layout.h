@@ -97,7 +97,11 @@ struct Record {
   std::uint32_t length = 0;      // bytes in the chunk; open: chunk size; pad: bytes to skip
   Version version;
 };
-enum Record_flag : std::uint16_t { record_create = 1, record_syncing = 2 };
+enum Record_flag : std::uint16_t {
+  record_create = 1,
+  record_syncing = 2,
+  record_partial = 4,  // more records of the same write follow; without the last one it does not count
+};
 
 struct Record_header {
   Record record;

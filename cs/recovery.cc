@@ -163,8 +163,10 @@ void Recovery::visit_remove(Chunk_id id, Lsn end) {
 void Recovery::visit_data(Chunk& chunk, Journal::Visited const& visited) {
   Record const& record = visited.header.record;
   chunk.replica.unclean = true;
-  chunk.replica.last_stamp = std::max(chunk.replica.last_stamp, record.stamp);
-  chunk.applied_stamp = std::max(chunk.applied_stamp, record.stamp);
+  if ((record.flags & record_partial) == 0) {
+    chunk.replica.last_stamp = std::max(chunk.replica.last_stamp, record.stamp);
+    chunk.applied_stamp = std::max(chunk.applied_stamp, record.stamp);
+  }
   store_.chunks_.mark_dirty(chunk);
   bool const has_records =
       record.type == Record_type::repair || record.type == Record_type::large_repair;

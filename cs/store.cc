@@ -208,6 +208,7 @@ Errc Store::end_turn() {
   if (commit_wanted_) {
     commit_wanted_ = false;
     last_commit_ = clock_.now();
+    if (!journal_->is_committing()) commit_started_ = last_commit_;
     journal_->commit();
   }
   if (read_only_) return Errc::read_only;
@@ -255,6 +256,8 @@ void Store::on_tick() {
 
 void Store::on_durable(Lsn durable) {
   ++syncs_;
+  Time_point const now = clock_.now();
+  latency_.add(now, now - std::exchange(commit_started_, now));
   while (!durable_jobs_.empty() && durable_jobs_.front().lsn <= durable) {
     Store_done const done = std::move(durable_jobs_.front().done);
     durable_jobs_.pop_front();

@@ -17,6 +17,7 @@
 #include "cs/chunk.h"
 #include "cs/chunk_store.h"
 #include "cs/journal.h"
+#include "cs/latency.h"
 #include "cs/slice_pool.h"
 #include "cs/staged_pool.h"
 
@@ -79,6 +80,8 @@ class Store final : private Journal::Listener {
     auto const found = seals_.find(file);
     return found == seals_.end() ? Epoch{} : found->second;
   }
+  /// The same, as a reference that stays valid and current.
+  Epoch const& seal_reference(File_id file) { return seals_[file]; }
   /// Stores a seal not below the present one; `done` when it is durable. Errors as remove().
   void seal(File_id file, Epoch epoch, Store_done done);
 
@@ -104,6 +107,11 @@ class Store final : private Journal::Listener {
                   Slice const& data);
   /// Large writes up to here are in place (LSNs of write() and repair()).
   Lsn large_done() const;
+  /// The last large write that is not in place yet; 0: none.
+  Lsn last_large() const { return large_.empty() ? 0 : large_.back().lsn; }
+  /// For the last resort of a reconciliation: makes what `block` holds now, valid or torn, its content
+  /// under `stamp`. Blocking. Errors: the disk's.
+  Result<void> accept_as_is(Chunk& chunk, std::uint32_t block, Stamp stamp);
   /// Everything of `file` that was accepted so far is durable when `done` says ok.
   void flush(File_id file, Store_done done);
 
@@ -130,6 +138,11 @@ class Store final : private Journal::Listener {
   Disk_space space() const { return space_; }
   std::uint64_t syncs() const { return syncs_; }
   std::size_t staged_bytes() const { return staged_bytes_; }
+  /// Requests that wait for the disk now.
+  std::size_t waiting() const {
+    return reads_.size() + flushes_.size() + file_flushes_.size() + large_.size();
+  }
+  Latency const& latency() const { return latency_; }
   Journal const& journal() const { return *journal_; }
   Slice_pool& pool() { return pool_; }
 
@@ -303,6 +316,8 @@ class Store final : private Journal::Listener {
   bool pressed_ = false;                     // somebody waits for room
   std::size_t turn_blocks_ = 0;
   std::uint64_t syncs_ = 0;
+  Latency latency_;                          // of commits
+  Time_point commit_started_{};
   std::function<void()> on_progress_;
   Slice_pool pool_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

@@ -245,6 +245,7 @@ void Store::put_large_in_place() {
 void Store::mark_in_place(Chunk& chunk, Large const& large) {
   chunk.large_dirty = chunk.large_unsynced = true;
   large_unsynced_.insert(chunk.id);
+  if (chunk.large_sync.empty()) return;  // all of it has been superseded through the journal
   for (std::uint32_t i = 0; i < large.blocks; ++i) {
     auto& sync = chunk.large_sync[large.first_block + i];
     if (sync == Chunk::not_in_place) sync = chunk.next_sync();

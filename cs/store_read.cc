@@ -164,6 +164,23 @@ bool Store::try_read(Chunk& chunk, Read_kind kind, std::uint32_t offset, std::ui
   return fill(chunk, kind, offset, length, {}, result) == Fill::done;
 }
 
+Result<void> Store::accept_as_is(Chunk& chunk, std::uint32_t block, Stamp stamp) {
+  Staged const* const staged = chunk.staged_block(block);
+  Slice data;
+  if (staged != nullptr && !staged->data.empty()) data = staged->data;
+  if (staged == nullptr) {
+    PS_TRY(File* const file, chunks_.file_of(chunk));
+    data = Slice::allocate(block_bytes);
+    std::uint64_t const at =
+        data_offset(chunk.replica.chunk_size) + std::uint64_t{block} * block_bytes;
+    PS_CHECK(file->read(at, data.mutable_bytes()));
+  }
+  Block_record record{stamp.value, never_written.crc, block_hole};
+  if (!data.empty()) record = {stamp.value, crc32c(data.bytes()), 0};
+  repair(chunk, block * block_bytes, {&record, 1}, data);
+  return success();
+}
+
 // ---------------------------------------------------------------- from the disk
 
 void Store::read_async(Chunk_id chunk, Read_kind kind, std::uint32_t offset, std::uint32_t length,

@@ -86,13 +86,16 @@ Lsn Store::write_inline(Chunk& chunk, Record record, Bytes crcs, Slice const& da
     std::size_t const size = std::min<std::size_t>(inline_bytes_max, data.size() - at);
     Bytes const body = crcs.subspan(at / block_bytes * sizeof(std::uint32_t),
                                     size / block_bytes * sizeof(std::uint32_t));
+    bool const is_last = at + size == data.size();
     record.length = static_cast<std::uint32_t>(size);
+    record.flags = is_last ? 0 : record_partial;
     lsn = journal_->append(record, body, data.part(at, size));
     for (std::size_t i = 0; i < size / block_bytes; ++i) {
       Block_record const entry{
           record.stamp.value, load_le<std::uint32_t>(body.data() + i * sizeof(std::uint32_t)), 0};
       stage_data(chunk, record.offset / block_bytes + static_cast<std::uint32_t>(i), lsn, entry,
-                 record.stamp, data.part(at + i * block_bytes, block_bytes), Staged_kind::data);
+                 is_last ? record.stamp : Stamp{}, data.part(at + i * block_bytes, block_bytes),
+                 Staged_kind::data);
     }
     record.offset += record.length;
   }

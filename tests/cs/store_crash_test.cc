@@ -301,7 +301,7 @@ class Crash_run {
     for (Content const& one : history) large = large || one.is_large;
     // Without large writes the log is cut at one point: everything up to the last stamp is there.
     for (std::size_t i = match + 1; i < history.size() && !large; ++i) {
-      ASSERT_FALSE(history[i].from_writer && history[i].stamp <= last) << where << " has a gap";
+      ASSERT_FALSE(history[i].from_writer && history[i].stamp <= last) << where << " has a gap:" << show(history) << " last " << last;
     }
     history.assign(1, content);
   }
