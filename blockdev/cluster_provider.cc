@@ -44,19 +44,18 @@ void Cluster_provider::list_next(std::shared_ptr<Listing> const& listing) {
   auto const directory = std::move(listing->directories.back());
   listing->directories.pop_back();
   auto const path = directory.empty() ? std::string(root) : std::string(root) + "/" + directory;
-  cluster_.list(path, patience_,
-                [this, listing, directory,
-                 alive = alive_](Outcome<std::vector<proto::File>> files) {
-                  if (!*alive) return;
-                  if (files) return listed(listing, directory, files.value());
-                  // A cluster without volumes yet, or a directory removed meanwhile.
-                  if (errc_of(files.error().code) == Errc::not_found) return list_next(listing);
-                  listing->done(files.error());
-                });
+  cluster_.list(
+      path, patience_,
+      [this, listing, directory, alive = alive_](Outcome<std::vector<proto::File>> files) {
+        if (!*alive) return;
+        if (files) return listed(listing, directory, files.value());
+        // A cluster without volumes yet, or a directory removed meanwhile.
+        if (errc_of(files.error().code) == Errc::not_found) return list_next(listing);
+        listing->done(files.error());
+      });
 }
 
-void Cluster_provider::listed(std::shared_ptr<Listing> const& listing,
-                              std::string const& directory,
+void Cluster_provider::listed(std::shared_ptr<Listing> const& listing, std::string const& directory,
                               std::vector<proto::File> const& files) {
   for (auto const& file : files) {
     auto const name = directory.empty() ? file.name() : directory + "/" + file.name();
@@ -78,17 +77,16 @@ void Cluster_provider::describe(std::string const& name, Describe_done done) {
   }
   proto::Mds_request request;
   request.mutable_lookup()->set_path(path.value());
-  cluster_.mds().call(std::move(request), patience_,
-                      [name, alive = alive_, done = std::move(done)](
-                          Outcome<proto::Mds_reply> const& answer) {
-                        if (!*alive) return;
-                        if (!answer) return done(answer.error());
-                        auto const& file = answer.value().file();
-                        if (file.type() == proto::TYPE_DIRECTORY)
-                          return done(failure(Errc::is_directory,
-                                              "'" + name + "' is a directory of volumes"));
-                        done(Volume_description{name, file.size()});
-                      });
+  cluster_.mds().call(
+      std::move(request), patience_,
+      [name, alive = alive_, done = std::move(done)](Outcome<proto::Mds_reply> const& answer) {
+        if (!*alive) return;
+        if (!answer) return done(answer.error());
+        auto const& file = answer.value().file();
+        if (file.type() == proto::TYPE_DIRECTORY)
+          return done(failure(Errc::is_directory, "'" + name + "' is a directory of volumes"));
+        done(Volume_description{name, file.size()});
+      });
 }
 
 void Cluster_provider::open(std::string const& name, Open_done done) {
@@ -101,11 +99,11 @@ void Cluster_provider::open(std::string const& name, Open_done done) {
   }
   client::Open_options options;
   options.patience = patience_;
-  cluster_.open(path.value(), options,
-                [alive = alive_, done = std::move(done)](
-                    Outcome<std::unique_ptr<client::Volume>> volume) {
-                  if (*alive) done(std::move(volume));
-                });
+  cluster_.open(
+      path.value(), options,
+      [alive = alive_, done = std::move(done)](Outcome<std::unique_ptr<client::Volume>> volume) {
+        if (*alive) done(std::move(volume));
+      });
 }
 
 }  // namespace pstorage::nbd

@@ -1,19 +1,18 @@
 // pstorage-nbd: serves the volumes of a cluster over NBD.
 
-
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <filesystem>
 #include <functional>
 #include <optional>
-#include <filesystem>
 #include <string>
 #include <vector>
 
 #include "blockdev/cluster_provider.h"
 #include "blockdev/nbd_server.h"
+#include "core/cli/daemon.h"
 #include "core/config/etc.h"
 #include "core/disk/atomic_file.h"
-#include "core/runtime/daemonize.h"
 
 namespace pstorage::nbd {
 namespace {
@@ -68,11 +67,6 @@ Log_level level_of(std::string const& name) {
   return name == "error" ? Log_level::error : Log_level::info;
 }
 
-int fail(std::string const& text) {
-  std::fprintf(stderr, "pstorage-nbd: %s\n", text.c_str());
-  return 1;
-}
-
 /// Where to serve; makes the directory of the default socket.
 Outcome<std::vector<Address>> addresses_of(Options const& options) {
   std::vector<Address> addresses;
@@ -124,22 +118,23 @@ class Service {
   Service(Service const&) = delete;
   Service& operator=(Service const&) = delete;
 
-  /// Runs until a signal; the exit status.
-  int run(std::vector<Address> const& addresses, Background& background) {
-    int status = 0;
-    runtime_.set_stop_handler([this, &status] { stop(status); });
-    server_.open_volumes([&](Outcome<void> opened) {
-      auto const started = opened ? start(addresses) : opened;
-      if (started) return background.ready();
-      status = fail(started.error().text);
-      runtime_.stop();
+  /// Runs until a signal, or until it cannot serve.
+  Outcome<void> run(std::vector<Address> const& addresses, cli::Daemon_start& start) {
+    Outcome<void> result = success();
+    runtime_.set_stop_handler([this, &result] { stop(result); });
+    server_.open_volumes([&](Outcome<void> const& opened) {
+      result = opened.has_value() ? listen(addresses) : opened;
+      if (result.has_value())
+        start.ready();
+      else
+        runtime_.stop();
     });
     runtime_.run();
-    return status;
+    return result;
   }
 
  private:
-  Outcome<void> start(std::vector<Address> const& addresses) {
+  Outcome<void> listen(std::vector<Address> const& addresses) {
     for (auto const& address : addresses) {
       PS_TRY(auto const real, server_.listen(address));
       runtime_.log().info("serving NBD", {{"at", real.text()}});
@@ -147,12 +142,14 @@ class Service {
     return success();
   }
 
-  void stop(int& status) {
+  void stop(Outcome<void>& result) {
     runtime_.log().info("stopping");
     server_.stop([this] { runtime_.stop(); });
-    // The cluster may be unable to take the last writes; then the answer is another signal, or this.
-    deadline_.emplace(runtime_, [this, &status] {
-      status = fail("stopped without giving the volumes back: the cluster does not answer");
+    // The cluster may be unable to take the last writes; then the answer is another signal, or
+    // this.
+    deadline_.emplace(runtime_, [this, &result] {
+      result = failure(Errc::timed_out,
+                       "stopped without giving the volumes back: the cluster does not answer");
       runtime_.stop();
     });
   }
@@ -183,17 +180,13 @@ class Service {
   std::optional<Deadline> deadline_;
 };
 
-Outcome<int> serve(Options options) {
+Outcome<void> serve(Options options, cli::Daemon_start& start) {
   PS_TRY(options.cluster, cluster_name(options.cluster));
   for (auto const& volume : options.volumes) PS_CHECK(volume_path(volume));
   PS_TRY(auto servers, bootstrap_list(options.cluster, options.servers));
   PS_TRY(auto key, load_key(key_path(options.cluster)));
   PS_TRY(auto const host, host_id(true));
   PS_TRY(auto const addresses, addresses_of(options));
-  Background background;
-  if (options.background) {
-    PS_TRY(background, Background::enter());
-  }
   PS_TRY(auto const log, make_log(options.log_path, level_of(options.log_level)));
 
   Runtime_options runtime_options;
@@ -211,7 +204,7 @@ Outcome<int> serve(Options options) {
   cluster.session.name = process_name();
   cluster.session.host = host;
   Service service(options, runtime, std::move(cluster));
-  return service.run(addresses, background);
+  return service.run(addresses, start);
 }
 
 }  // namespace
@@ -222,6 +215,9 @@ int main(int count, char** arguments) {
   pstorage::nbd::Options options;
   pstorage::nbd::add_options(app, options);
   CLI11_PARSE(app, count, arguments);
-  auto const status = pstorage::nbd::serve(options);
-  return status ? status.value() : pstorage::nbd::fail(status.error().text);
+  pstorage::cli::Daemon_start start(options.background);
+  auto const served = pstorage::nbd::serve(options, start);
+  if (served.has_value()) return 0;
+  start.failed("pstorage-nbd", served.error().text);
+  return 1;
 }

@@ -23,12 +23,17 @@ bool lists_allocation(std::string const& query) {
 Option_answer answer_of(Failure const& why) {
   switch (errc_of(why.code)) {
     case Errc::not_found:
-    case Errc::is_directory: return Option_answer::err_unknown;
+    case Errc::is_directory:
+      return Option_answer::err_unknown;
     case Errc::busy:
-    case Errc::refused: return Option_answer::err_policy;
-    case Errc::bad_request: return Option_answer::err_invalid;
-    case Errc::closed: return Option_answer::err_shutdown;
-    default: return Option_answer::err_platform;
+    case Errc::refused:
+      return Option_answer::err_policy;
+    case Errc::bad_request:
+      return Option_answer::err_invalid;
+    case Errc::closed:
+      return Option_answer::err_shutdown;
+    default:
+      return Option_answer::err_platform;
   }
 }
 
@@ -183,16 +188,16 @@ void Nbd_session::take_info(Slice const& data, bool go) {
     return;
   }
   auto const name = request.value().name;
-  exports_.describe(name, [this, asked = std::move(request).value()](
-                              Outcome<Volume_description> volume) {
-    if (!volume) {
-      reply_failure(volume.error());
-    } else {
-      describe_export(asked, volume.value().name, volume.value().size_bytes);
-      reply_option(Option_answer::ack);
-    }
-    option_done();
-  });
+  exports_.describe(name,
+                    [this, asked = std::move(request).value()](Outcome<Volume_description> volume) {
+                      if (!volume) {
+                        reply_failure(volume.error());
+                      } else {
+                        describe_export(asked, volume.value().name, volume.value().size_bytes);
+                        reply_option(Option_answer::ack);
+                      }
+                      option_done();
+                    });
 }
 
 void Nbd_session::describe_export(Info_request const& request, std::string const& name,
@@ -242,21 +247,21 @@ void Nbd_session::take_meta(Slice const& data, bool set) {
     return reply_option_error(Option_answer::err_invalid, "structured replies come first");
   asking_ = true;
   auto const name = request.value().name;
-  exports_.describe(name, [this, set, asked = std::move(request).value()](
-                              Outcome<Volume_description> volume) {
-    if (volume)
-      answer_meta(asked, set);
-    else
-      reply_failure(volume.error());
-    option_done();
-  });
+  exports_.describe(
+      name, [this, set, asked = std::move(request).value()](Outcome<Volume_description> volume) {
+        if (volume)
+          answer_meta(asked, set);
+        else
+          reply_failure(volume.error());
+        option_done();
+      });
 }
 
 void Nbd_session::answer_meta(Meta_request const& request, bool set) {
   auto const& queries = request.queries;
-  bool const found = set ? std::any_of(queries.begin(), queries.end(), selects_allocation)
-                         : queries.empty() ||
-                               std::any_of(queries.begin(), queries.end(), lists_allocation);
+  bool const found =
+      set ? std::any_of(queries.begin(), queries.end(), selects_allocation)
+          : queries.empty() || std::any_of(queries.begin(), queries.end(), lists_allocation);
   if (found) {
     Encoder<4> id;
     id.put(set ? allocation_context : std::uint32_t{0});

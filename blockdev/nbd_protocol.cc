@@ -80,15 +80,20 @@ Result<Meta_request> decode_meta(Bytes data) {
 
 Error error_of(std::error_code const& code) {
   switch (errc_of(code)) {
-    case Errc::ok: return Error::none;
+    case Errc::ok:
+      return Error::none;
     case Errc::no_space:
-    case Errc::no_placement: return Error::no_space;
+    case Errc::no_placement:
+      return Error::no_space;
     case Errc::bad_request:
-    case Errc::too_large: return Error::invalid;
+    case Errc::too_large:
+      return Error::invalid;
     case Errc::stale_epoch:
     case Errc::session_expired:
-    case Errc::closed: return Error::shutdown;
-    default: return Error::io;
+    case Errc::closed:
+      return Error::shutdown;
+    default:
+      return Error::io;
   }
 }
 

@@ -1,5 +1,6 @@
 // The NBD protocol on the wire: numbers, parser and encoder. Big endian. No sockets, no state.
-// Source: NetworkBlockDevice/nbd doc/proto.md (fixed newstyle, structured replies, base:allocation).
+// Source: NetworkBlockDevice/nbd doc/proto.md (fixed newstyle, structured replies,
+// base:allocation).
 #pragma once
 
 #include <array>

@@ -17,9 +17,12 @@ std::uint16_t allowed_flags(Command command, bool structured) {
   switch (command) {
     case Command::read:
       return static_cast<std::uint16_t>(command_fua | (structured ? command_df : 0));
-    case Command::write_zeroes: return command_fua | command_no_hole | command_fast_zero;
-    case Command::block_status: return command_fua | command_req_one;
-    default: return command_fua;
+    case Command::write_zeroes:
+      return command_fua | command_no_hole | command_fast_zero;
+    case Command::block_status:
+      return command_fua | command_req_one;
+    default:
+      return command_fua;
   }
 }
 
@@ -319,8 +322,7 @@ void Nbd_session::reply_simple(std::uint64_t cookie, Error error) {
 
 void Nbd_session::reply_error(Command command, std::uint64_t cookie, Error error) {
   // With structured replies only these two must be answered by chunks; all else may be simple.
-  bool const chunk =
-      structured_ && (command == Command::read || command == Command::block_status);
+  bool const chunk = structured_ && (command == Command::read || command == Command::block_status);
   if (!chunk) return reply_simple(cookie, error);
   Encoder<26> head;
   head.put(magic_chunk)

@@ -21,7 +21,7 @@ class Stream_acceptor;
 namespace pstorage::nbd {
 
 struct Server_options {
-  std::vector<std::string> volumes;    // export only these and keep them open; empty: all
+  std::vector<std::string> volumes;  // export only these and keep them open; empty: all
   std::size_t connections_max = 256;
   Session_limits session;
 };

@@ -51,10 +51,18 @@ void Nbd_session::parse() {
   for (bool more = true; more && wants_input();) {
     if (skipping_ > 0 && !skip_input()) break;
     switch (phase_) {
-      case Phase::flags: more = parse_flags(); break;
-      case Phase::options: more = parse_option(); break;
-      case Phase::transmission: more = parse_request(); break;
-      case Phase::over: more = false; break;
+      case Phase::flags:
+        more = parse_flags();
+        break;
+      case Phase::options:
+        more = parse_option();
+        break;
+      case Phase::transmission:
+        more = parse_request();
+        break;
+      case Phase::over:
+        more = false;
+        break;
     }
   }
   parsing_ = false;

@@ -1,4 +1,5 @@
-// One NBD client: option haggling, then requests to a volume. Pure: bytes in, bytes out, no sockets.
+// One NBD client: option haggling, then requests to a volume. Pure: bytes in, bytes out, no
+// sockets.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +14,8 @@
 namespace pstorage::nbd {
 
 struct Session_limits {
-  std::size_t requests_max = 1024;                 // under way; more wait in the socket
-  std::size_t bytes_max = 64u << 20;               // of their payload, and of replies not yet sent
+  std::size_t requests_max = 1024;    // under way; more wait in the socket
+  std::size_t bytes_max = 64u << 20;  // of their payload, and of replies not yet sent
   Duration haggling_max = std::chrono::seconds(60);
 };
 
@@ -68,10 +69,10 @@ class Nbd_session {
     Nbd_session* session = nullptr;
     Request* next_free = nullptr;
     std::uint64_t cookie = 0;
-    std::uint64_t offset = 0;      // of what is left to do
+    std::uint64_t offset = 0;  // of what is left to do
     std::uint64_t left = 0;
     std::uint32_t length = 0;
-    std::uint32_t charged = 0;     // bytes counted in bytes_in_flight_
+    std::uint32_t charged = 0;  // bytes counted in bytes_in_flight_
     Command command = Command::read;
     std::uint16_t flags = 0;
   };
@@ -137,22 +138,22 @@ class Nbd_session {
   bool no_zeroes_ = false;
   bool fixed_ = false;
   bool structured_ = false;
-  bool asking_ = false;          // an option waits for an answer from inside
+  bool asking_ = false;  // an option waits for an answer from inside
   bool parsing_ = false;
-  bool gone_ = false;            // the client has disconnected
+  bool gone_ = false;  // the client has disconnected
   std::uint32_t options_ = 0;
-  std::uint32_t option_ = 0;     // the one being answered
-  bool meta_context_ = false;    // base:allocation was selected
-  std::string meta_export_;      // for this export
+  std::uint32_t option_ = 0;   // the one being answered
+  bool meta_context_ = false;  // base:allocation was selected
+  std::string meta_export_;    // for this export
 
   client::Volume* volume_ = nullptr;
   std::uint64_t size_ = 0;
-  bool lost_ = false;            // the lease is gone
-  bool large_write_ = false;     // large_header_'s payload is under way
+  bool lost_ = false;         // the lease is gone
+  bool large_write_ = false;  // large_header_'s payload is under way
   Request_header large_header_;
   std::size_t in_flight_ = 0;
   std::size_t bytes_in_flight_ = 0;
-  Slice zeros_;                  // made when first needed
+  Slice zeros_;                   // made when first needed
   std::deque<Request> requests_;  // stable addresses; grows to the depth in use
   Request* free_ = nullptr;
 };

@@ -14,7 +14,7 @@ namespace pstorage::nbd {
 
 /// A volume as a client sees it before it opens it.
 struct Volume_description {
-  std::string name;              // export name
+  std::string name;  // export name
   std::uint64_t size_bytes = 0;
 };
 

@@ -43,8 +43,8 @@ Outcome<Cluster_key> derive_key(std::string const& password,
   std::uint64_t n = scrypt_n, memory = scrypt_memory_max;
   std::uint32_t r = scrypt_r, p = scrypt_p;
   OSSL_PARAM const params[] = {
-      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_PASSWORD,
-                                        const_cast<char*>(password.data()), password.size()),
+      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_PASSWORD, const_cast<char*>(password.data()),
+                                        password.size()),
       OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_SALT, const_cast<std::byte*>(salt.data()),
                                         salt.size()),
       OSSL_PARAM_construct_uint64(OSSL_KDF_PARAM_SCRYPT_N, &n),

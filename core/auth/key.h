@@ -20,8 +20,7 @@ struct Cluster_key {
 };
 
 /// scrypt with N = 2^15, r = 8, p = 1. An empty password is refused.
-Outcome<Cluster_key> derive_key(std::string const& password,
-                                std::array<std::byte, 16> const& salt);
+Outcome<Cluster_key> derive_key(std::string const& password, std::array<std::byte, 16> const& salt);
 /// A fresh random salt (getrandom).
 std::array<std::byte, 16> random_salt();
 /// Reads a key file; refuses one that others may read, or of another size.

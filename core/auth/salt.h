@@ -30,8 +30,8 @@ std::vector<std::byte> encode_salt_answer(std::array<std::byte, 16> const& salt,
 /// Decodes a whole answer. Errors: bad_request.
 Result<Salt_answer> decode_salt_answer(Bytes bytes);
 
-/// Asks the server at `from` (an MDS's client port). Blocks for at most `at_most`. The answer is not
-/// authenticated: a key derived from a false salt only fails to authenticate.
+/// Asks the server at `from` (an MDS's client port). Blocks for at most `at_most`. The answer is
+/// not authenticated: a key derived from a false salt only fails to authenticate.
 Outcome<Salt_answer> fetch_salt(Address const& from, Duration at_most);
 
 }  // namespace pstorage

@@ -110,8 +110,8 @@ Outcome<std::string> cluster_name(std::string const& given) {
   if (name.empty())
     return failure(Errc::bad_request, "no cluster named: give -c NAME or set PSTORAGE_NAME");
   auto const allowed = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           c == '_' || c == '-';
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' ||
+           c == '-';
   };
   if (name.size() > name_characters_max || !std::all_of(name.begin(), name.end(), allowed))
     return failure(Errc::bad_request,
@@ -139,8 +139,7 @@ std::string host_location() {
   return content ? trimmed(content.value()) : std::string();
 }
 
-Outcome<std::vector<Address>> bootstrap_list(std::string const& cluster,
-                                             std::string const& given) {
+Outcome<std::vector<Address>> bootstrap_list(std::string const& cluster, std::string const& given) {
   if (!given.empty()) return parse_servers(split(given, ","), "the list '" + given + "'");
   auto const path = bootstrap_path(cluster);
   auto content = read_small_file(path, small_file_bytes_max);
@@ -151,8 +150,7 @@ Outcome<std::vector<Address>> bootstrap_list(std::string const& cluster,
   return parse_servers(split(content.value(), "\n,"), path);
 }
 
-Outcome<void> save_bootstrap_list(std::string const& cluster,
-                                  std::vector<Address> const& servers) {
+Outcome<void> save_bootstrap_list(std::string const& cluster, std::vector<Address> const& servers) {
   std::vector<Address> all;
   if (auto known = bootstrap_list(cluster, ""); known) all = std::move(known).value();
   for (auto const& server : servers)

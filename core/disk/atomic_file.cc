@@ -52,8 +52,7 @@ Outcome<void> write_file_atomically(std::string const& path, Bytes content, unsi
 
 Outcome<std::string> read_small_file(std::string const& path, std::size_t bytes_max) {
   File_descriptor const file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!file && errno == ENOENT)
-    return failure(Errc::not_found, "there is no file " + path);
+  if (!file && errno == ENOENT) return failure(Errc::not_found, "there is no file " + path);
   if (!file) return system_failure("cannot open", path, errno);
   std::string content(bytes_max + 1, '\0');
   std::size_t filled = 0;
@@ -74,8 +73,7 @@ Outcome<std::string> read_small_file(std::string const& path, std::size_t bytes_
 Outcome<void> make_directories(std::string const& path) {
   std::error_code code;
   std::filesystem::create_directories(path, code);
-  if (code)
-    return failure(code, "cannot make the directory " + path + ": " + code.message());
+  if (code) return failure(code, "cannot make the directory " + path + ": " + code.message());
   return success();
 }
 

@@ -107,18 +107,18 @@ class Posix_disk final : public Disk {
         ::openat(root_.get(), path_of(name), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     int const open_error = *fd ? 0 : errno;
     std::weak_ptr<int> alive = alive_;
-    pool_.run([fd, open_error, alive = std::move(alive), done = std::move(done),
-               post = post_]() mutable {
-      int error = open_error;
-      if (error == 0 && ::fsync(fd->get()) != 0) error = errno;
-      post([error, alive = std::move(alive), done = std::move(done)] {
-        if (alive.expired()) return;
-        if (error != 0)
-          done(std::error_code(error, std::generic_category()));
-        else
-          done(success());
-      });
-    });
+    pool_.run(
+        [fd, open_error, alive = std::move(alive), done = std::move(done), post = post_]() mutable {
+          int error = open_error;
+          if (error == 0 && ::fsync(fd->get()) != 0) error = errno;
+          post([error, alive = std::move(alive), done = std::move(done)] {
+            if (alive.expired()) return;
+            if (error != 0)
+              done(std::error_code(error, std::generic_category()));
+            else
+              done(success());
+          });
+        });
   }
 
   Result<Disk_space> space() override {
@@ -143,8 +143,7 @@ Outcome<std::unique_ptr<Disk>> open_posix_disk(std::string const& root, Io_pool&
     auto const code = last_error();
     return failure(code, "cannot open the directory " + root + ": " + code.message());
   }
-  std::unique_ptr<Disk> disk =
-      std::make_unique<Posix_disk>(std::move(fd), pool, std::move(post));
+  std::unique_ptr<Disk> disk = std::make_unique<Posix_disk>(std::move(fd), pool, std::move(post));
   return disk;
 }
 

@@ -40,8 +40,7 @@ class Gather {
     while (part < parts_.size() && count < parts_a_call && room > 0) {
       auto const rest = parts_[part].subspan(offset);
       auto const take = std::min(rest.size(), room);
-      if (take > 0)
-        vector_[count++] = {const_cast<std::byte*>(rest.data()), take};
+      if (take > 0) vector_[count++] = {const_cast<std::byte*>(rest.data()), take};
       room -= take;
       offset = 0;
       ++part;

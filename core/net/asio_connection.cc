@@ -22,8 +22,7 @@ void Asio_connection::start_connect() {
   if (auto const numeric = numeric_endpoint(address_); numeric) {
     endpoints_ = {numeric.value()};
     // From the loop: the caller does not have the id yet.
-    boost::asio::post(network_.io_,
-                      [self = shared_from_this()] { self->try_next_endpoint({}); });
+    boost::asio::post(network_.io_, [self = shared_from_this()] { self->try_next_endpoint({}); });
     return;
   }
   network_.resolver_->resolve(

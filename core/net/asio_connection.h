@@ -23,8 +23,8 @@ class Asio_connection final : public std::enable_shared_from_this<Asio_connectio
     connecting,  // TCP (names, too); outgoing only
     handshake,   // TLS and hello
     open,
-    draining,    // refused: the reason is being sent, then the peer must hang up
-    failing,     // on_disconnected is about to be called
+    draining,  // refused: the reason is being sent, then the peer must hang up
+    failing,   // on_disconnected is about to be called
     dead,
   };
 
@@ -120,7 +120,7 @@ class Asio_connection final : public std::enable_shared_from_this<Asio_connectio
   std::size_t next_endpoint_ = 0;
 
   std::unique_ptr<Tls_channel> tls_;
-  bool tls_begun_ = false;    // a record has been seen
+  bool tls_begun_ = false;  // a record has been seen
   bool tls_complete_ = false;
   std::vector<std::byte> raw_;  // bytes from the socket while in TLS
   std::size_t raw_filled_ = 0;

@@ -31,8 +31,7 @@ bool Asio_connection::write_tls(Bytes plain) {
     mark_dirty();
     return true;
   }
-  fail(failure(Errc::unavailable,
-               "TLS with " + peer_address_ + " ended: " + tls_->failure_text()));
+  fail(failure(Errc::unavailable, "TLS with " + peer_address_ + " ended: " + tls_->failure_text()));
   return false;
 }
 
@@ -71,8 +70,7 @@ bool Asio_connection::serve_hello(Bytes message) {
     refuse(failure(Errc::bad_request, "malformed hello"));
     return false;
   }
-  auto const reply =
-      answer_hello(network_.options_.identity, network_.options_.protocol, hello);
+  auto const reply = answer_hello(network_.options_.identity, network_.options_.protocol, hello);
   if (!write_tls(as_bytes(frame_control(reply, true)))) return false;
   if (reply.status() != 0) {
     refuse(failure(static_cast<Errc>(reply.status()), reply.text()));

@@ -69,9 +69,8 @@ Connection_id Asio_network::connect(Address const& to, Connection_handler& handl
   auto const id = add(connection);
   // Outgoing connections are our own doing, so above the limit they fail instead of others.
   if (connections_ > options_.connections_max)
-    connection->fail(failure(Errc::too_large, "more than " +
-                                                  std::to_string(options_.connections_max) +
-                                                  " connections"));
+    connection->fail(failure(
+        Errc::too_large, "more than " + std::to_string(options_.connections_max) + " connections"));
   else
     connection->start_connect();
   return id;

@@ -23,9 +23,8 @@ void Asio_connection::receive() {
   }
   auto const buffers = reader_.prepare();
   if (buffers.count == 1) {
-    socket_.async_read_some(
-        boost::asio::buffer(buffers.parts[0].data(), buffers.parts[0].size()),
-        std::move(handler));
+    socket_.async_read_some(boost::asio::buffer(buffers.parts[0].data(), buffers.parts[0].size()),
+                            std::move(handler));
     return;
   }
   std::array<boost::asio::mutable_buffer, 2> const both{
@@ -130,7 +129,8 @@ bool Asio_connection::take_plain() {
   return is_live();
 }
 
-// From here on the peer speaks in clear; what arrived together with its last record does so already.
+// From here on the peer speaks in clear; what arrived together with its last record does so
+// already.
 void Asio_connection::leave_tls(Bytes rest) {
   while (!rest.empty() && stage_ == Stage::open) {
     auto const to = reader_.prepare().parts[0];

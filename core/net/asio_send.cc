@@ -101,8 +101,7 @@ bool Asio_connection::flush_queue() {
     msghdr header{};
     header.msg_iov = vector.data();
     header.msg_iovlen = queue_.gather(vector);
-    auto const sent =
-        ::sendmsg(socket_.native_handle(), &header, MSG_NOSIGNAL | MSG_DONTWAIT);
+    auto const sent = ::sendmsg(socket_.native_handle(), &header, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent < 0 && errno == EINTR) continue;
     if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
       wait_writable();
@@ -133,8 +132,7 @@ void Asio_connection::finish_draining() {
 }
 
 void Asio_connection::write_failed(std::error_code error) {
-  fail(failure(Errc::unavailable,
-               "connection to " + peer_address_ + " lost: " + error.message()));
+  fail(failure(Errc::unavailable, "connection to " + peer_address_ + " lost: " + error.message()));
 }
 
 }  // namespace pstorage

@@ -1,5 +1,5 @@
-// Cuts a stream of bytes into messages without copying payloads. No sockets: bytes are received into
-// the buffers it offers.
+// Cuts a stream of bytes into messages without copying payloads. No sockets: bytes are received
+// into the buffers it offers.
 #pragma once
 
 #include "core/net/message.h"

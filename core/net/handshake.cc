@@ -17,9 +17,8 @@ Outcome<void> check(Identity const& self, std::uint32_t protocol, proto::Hello c
   if (!sane(other.name()) || !sane(other.cluster()) || !sane(other.cluster_uuid()))
     return failure(Errc::bad_request, "its hello is malformed");
   if (other.cluster() != self.cluster)
-    return failure(Errc::wrong_cluster,
-                   "it belongs to cluster '" + other.cluster() + "', this is '" + self.cluster +
-                       "'");
+    return failure(Errc::wrong_cluster, "it belongs to cluster '" + other.cluster() +
+                                            "', this is '" + self.cluster + "'");
   if (!other.cluster_uuid().empty() && !self.cluster_uuid.empty() &&
       other.cluster_uuid() != self.cluster_uuid)
     return failure(Errc::wrong_cluster, "it belongs to another cluster of the name '" +

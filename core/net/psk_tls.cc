@@ -32,8 +32,8 @@ Psk derive_psk(Cluster_key const& key, std::string const& cluster) {
   char digest[] = "SHA256";
   OSSL_PARAM const params[] = {
       OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, digest, 0),
-      OSSL_PARAM_construct_octet_string(
-          OSSL_KDF_PARAM_KEY, const_cast<std::byte*>(key.key.data()), key.key.size()),
+      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, const_cast<std::byte*>(key.key.data()),
+                                        key.key.size()),
       OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_SALT, const_cast<char*>(purpose),
                                         sizeof purpose - 1),
       OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, const_cast<char*>(cluster.data()),
@@ -102,11 +102,10 @@ class Tls_context::Implementation {
   static int find_session(SSL* ssl, unsigned char const* id, std::size_t id_size,
                           SSL_SESSION** session) {
     Implementation& self = of(ssl);
-    bool const ours = id_size == self.cluster_.size() &&
-                      std::equal(self.cluster_.begin(), self.cluster_.end(), id,
-                                 [](char a, unsigned char b) {
-                                   return static_cast<unsigned char>(a) == b;
-                                 });
+    bool const ours =
+        id_size == self.cluster_.size() &&
+        std::equal(self.cluster_.begin(), self.cluster_.end(), id,
+                   [](char a, unsigned char b) { return static_cast<unsigned char>(a) == b; });
     *session = make_session(ssl, ours ? self.psk_ : self.nobodys_psk_);
     return 1;
   }
@@ -129,8 +128,7 @@ struct Tls_channel::State {
   std::string failure;
 };
 
-Tls_channel::Tls_channel(Tls_context& context, bool is_server)
-    : state_(std::make_unique<State>()) {
+Tls_channel::Tls_channel(Tls_context& context, bool is_server) : state_(std::make_unique<State>()) {
   state_->ssl = SSL_new(context.implementation().get());
   state_->input = BIO_new(BIO_s_mem());
   state_->output = BIO_new(BIO_s_mem());
@@ -193,8 +191,7 @@ Tls_channel::Status Tls_channel::write(Bytes plain) {
   std::size_t written = 0;
   auto const status = status_of(SSL_write_ex(state_->ssl, plain.data(), plain.size(), &written));
   // A memory BIO takes everything; waiting for input could only be a renegotiation, which is off.
-  return status == Status::progress && written == plain.size() ? Status::progress
-                                                               : Status::failed;
+  return status == Status::progress && written == plain.size() ? Status::progress : Status::failed;
 }
 
 Bytes Tls_channel::output() const {
@@ -222,8 +219,8 @@ Result<std::size_t> tls_record_bytes(Bytes bytes) {
     return Errc::bad_request;
   if (bytes.size() >= 2 && bytes[1] != std::byte{3}) return Errc::bad_request;
   if (bytes.size() < 5) return std::size_t{0};
-  auto const size = std::to_integer<std::size_t>(bytes[3]) << 8 |
-                    std::to_integer<std::size_t>(bytes[4]);
+  auto const size =
+      std::to_integer<std::size_t>(bytes[3]) << 8 | std::to_integer<std::size_t>(bytes[4]);
   if (size == 0 || size + 5 > tls_record_bytes_max) return Errc::bad_request;
   return size + 5;
 }

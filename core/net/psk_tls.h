@@ -1,5 +1,5 @@
-// TLS 1.3 with an external pre-shared key over memory: no sockets here. Proves at both ends that the
-// other one has the cluster's key, and encrypts what goes on in TLS.
+// TLS 1.3 with an external pre-shared key over memory: no sockets here. Proves at both ends that
+// the other one has the cluster's key, and encrypts what goes on in TLS.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,6 @@
 // Where the bytes of a stream are received: a large block that many small messages are cut from,
-// and a block of its own for each large payload. Nothing is copied but what straddles a block's end.
+// and a block of its own for each large payload. Nothing is copied but what straddles a block's
+// end.
 #pragma once
 
 #include <array>
@@ -11,8 +12,8 @@ namespace pstorage {
 
 /// Bytes of the block that everything is received into. One read takes many small requests.
 inline constexpr std::size_t receive_block_bytes = 256u << 10;
-/// A payload of at least this size that is not there as a whole belongs into a block of its own: the
-/// rest is received straight into it.
+/// A payload of at least this size that is not there as a whole belongs into a block of its own:
+/// the rest is received straight into it.
 inline constexpr std::size_t large_payload_bytes = 64u << 10;
 
 /// Thread: the owner's loop. Use: prepare(), receive, commit(); take what is complete; again.

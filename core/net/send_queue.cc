@@ -46,9 +46,8 @@ std::size_t Send_queue::gather(std::span<iovec> vector) const {
   std::size_t skip = first_taken_;
   for (std::size_t i = first_; i < entries_.size(); ++i) {
     Entry const& entry = entries_[i];
-    Bytes const parts[] = {{entry.head.data(), entry.head_bytes},
-                           entry.first.bytes(),
-                           entry.second.bytes()};
+    Bytes const parts[] = {
+        {entry.head.data(), entry.head_bytes}, entry.first.bytes(), entry.second.bytes()};
     for (auto const& part : parts) {
       auto const skipped = std::min(skip, part.size());
       skip -= skipped;

@@ -87,8 +87,8 @@ Result<Endpoint> numeric_endpoint(Address const& address) {
     if (address.unix_path.size() >= sizeof path->sun_path) return Errc::too_large;
     path->sun_family = AF_UNIX;
     std::memcpy(path->sun_path, address.unix_path.c_str(), address.unix_path.size() + 1);
-    endpoint.size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) +
-                                           address.unix_path.size() + 1);
+    endpoint.size =
+        static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + address.unix_path.size() + 1);
     return endpoint;
   }
   auto* const v4 = reinterpret_cast<sockaddr_in*>(&endpoint.storage);
@@ -115,11 +115,11 @@ Outcome<std::vector<Endpoint>> resolve(Address const& address) {
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_NUMERICSERV;
   addrinfo* found = nullptr;
-  int const error = ::getaddrinfo(address.host.c_str(), std::to_string(address.port).c_str(),
-                                  &hints, &found);
+  int const error =
+      ::getaddrinfo(address.host.c_str(), std::to_string(address.port).c_str(), &hints, &found);
   if (error != 0)
-    return failure(Errc::not_found, "cannot find the host '" + address.host +
-                                        "': " + ::gai_strerror(error));
+    return failure(Errc::not_found,
+                   "cannot find the host '" + address.host + "': " + ::gai_strerror(error));
   std::vector<Endpoint> endpoints;
   for (auto const* entry = found; entry != nullptr; entry = entry->ai_next) {
     Endpoint endpoint;
@@ -140,8 +140,7 @@ Outcome<File_descriptor> listen_at(Address const& at, Address& real) {
       ::socket(endpoint.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd) return listen_failure(at, last_error());
   if (!at.is_unix()) set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1);
-  if (::bind(fd.get(), endpoint.get(), endpoint.size) != 0)
-    return listen_failure(at, last_error());
+  if (::bind(fd.get(), endpoint.get(), endpoint.size) != 0) return listen_failure(at, last_error());
   // Before listen(): nobody can have connected under the wider permissions of the umask.
   if (at.is_unix() && ::chmod(at.unix_path.c_str(), 0600) != 0)
     return listen_failure(at, last_error());
@@ -152,8 +151,7 @@ Outcome<File_descriptor> listen_at(Address const& at, Address& real) {
 }
 
 Result<File_descriptor> begin_connect(Endpoint const& to) {
-  File_descriptor fd(
-      ::socket(to.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  File_descriptor fd(::socket(to.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd) return last_error();
   tune_socket(fd.get());
   if (::connect(fd.get(), to.get(), to.size) != 0 && errno != EINPROGRESS) return last_error();

@@ -1,5 +1,5 @@
-// Stream sockets of both kinds as the internal network and the NBD server use them: POSIX calls with
-// their errors put into words. Non-blocking, close-on-exec.
+// Stream sockets of both kinds as the internal network and the NBD server use them: POSIX calls
+// with their errors put into words. Non-blocking, close-on-exec.
 #pragma once
 
 #include <sys/socket.h>

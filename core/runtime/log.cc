@@ -18,10 +18,14 @@ constexpr std::size_t line_bytes_max = 4096;
 
 char letter(Log_level level) {
   switch (level) {
-    case Log_level::debug: return 'D';
-    case Log_level::info: return 'I';
-    case Log_level::warn: return 'W';
-    case Log_level::error: return 'E';
+    case Log_level::debug:
+      return 'D';
+    case Log_level::info:
+      return 'I';
+    case Log_level::warn:
+      return 'W';
+    case Log_level::error:
+      return 'E';
   }
   return '?';
 }
@@ -34,7 +38,8 @@ void append_time(std::string& line) {
   std::array<char, 32> text;
   auto const size = std::strftime(text.data(), text.size(), "%Y-%m-%d %H:%M:%S", &parts);
   line.append(text.data(), size);
-  auto const written = std::snprintf(text.data(), text.size(), ".%03d", static_cast<int>(now.tv_nsec / 1'000'000));
+  auto const written =
+      std::snprintf(text.data(), text.size(), ".%03d", static_cast<int>(now.tv_nsec / 1'000'000));
   line.append(text.data(), static_cast<std::size_t>(written));
 }
 

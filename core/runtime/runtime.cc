@@ -70,11 +70,11 @@ void Runtime::Implementation::apply_placement() {
               {{"cpu", options_.cpu_affinity}});
 }
 
-void Runtime::Implementation::add_flusher(Turn_flusher& flusher) {
-  flushers_.push_back(&flusher);
-}
+void Runtime::Implementation::add_flusher(Turn_flusher& flusher) { flushers_.push_back(&flusher); }
 
-void Runtime::Implementation::remove_flusher(Turn_flusher& flusher) { std::erase(flushers_, &flusher); }
+void Runtime::Implementation::remove_flusher(Turn_flusher& flusher) {
+  std::erase(flushers_, &flusher);
+}
 
 void Runtime::Implementation::arm_tick() {
   tick_timer_.async_wait([this](boost::system::error_code const& error) {
@@ -193,8 +193,6 @@ void Runtime::run() {
 
 void Runtime::stop() { implementation_->stopped_ = true; }
 
-void Runtime::run_turn(Duration at_most) {
-  implementation_->run_turn(at_most);
-}
+void Runtime::run_turn(Duration at_most) { implementation_->run_turn(at_most); }
 
 }  // namespace pstorage

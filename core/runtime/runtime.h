@@ -18,12 +18,12 @@ namespace pstorage {
 
 struct Runtime_options {
   Identity identity;
-  int cpu_affinity = -1;          // CPU number; -1 = anywhere
-  unsigned busy_poll_us = 0;      // spin this long before sleeping
+  int cpu_affinity = -1;      // CPU number; -1 = anywhere
+  unsigned busy_poll_us = 0;  // spin this long before sleeping
   std::size_t connections_max = 4096;
   std::size_t unauthenticated_max = 128;
   Duration handshake_timeout = std::chrono::seconds(5);
-  bool handle_signals = true;     // SIGTERM and SIGINT end run()
+  bool handle_signals = true;  // SIGTERM and SIGINT end run()
 };
 
 /// Thread: create, use and destroy on one thread. run() is its loop.

@@ -23,8 +23,8 @@ struct Memory_store {
   std::size_t open_now = 0;
   std::size_t flushes = 0;
   std::size_t fua_writes = 0;
-  std::error_code fail_with;              // every request fails with this
-  std::string holder;                     // somebody else has it: open() is busy
+  std::error_code fail_with;  // every request fails with this
+  std::string holder;         // somebody else has it: open() is busy
 };
 
 /// Runs what it is given later, from the loop: callbacks never come from inside a call.
@@ -61,8 +61,7 @@ class Memory_volume final : public client::Volume {
     });
   }
 
-  void write(std::uint64_t offset, std::vector<Slice> data, bool fua,
-             client::Done done) override {
+  void write(std::uint64_t offset, std::vector<Slice> data, bool fua, client::Done done) override {
     if (!store_->fail_with)
       for (auto const& slice : data) {
         store(offset, slice.bytes());

@@ -178,8 +178,7 @@ class Client : public Session_events {
     send(option(number, data));
     for (;;) {
       auto const type = static_cast<Option_answer>(take_option_reply().type);
-      if (type == Option_answer::ack || static_cast<std::uint32_t>(type) >= 0x80000000)
-        return type;
+      if (type == Option_answer::ack || static_cast<std::uint32_t>(type) >= 0x80000000) return type;
     }
   }
   static std::string info(std::string_view name, std::vector<std::uint16_t> const& infos = {}) {
@@ -202,8 +201,7 @@ class Client : public Session_events {
     greet();
     if (structured) {
       EXPECT_EQ(ask(Option::structured_reply), Option_answer::ack);
-      EXPECT_EQ(ask(Option::set_meta_context, meta(name, {"base:allocation"})),
-                Option_answer::ack);
+      EXPECT_EQ(ask(Option::set_meta_context, meta(name, {"base:allocation"})), Option_answer::ack);
     }
     EXPECT_EQ(ask(Option::go, info(name)), Option_answer::ack);
   }

@@ -12,8 +12,11 @@ TEST(Nbd_options, Go_opens_the_export_and_describes_it) {
   client.send(Client::option(Option::go, Client::info("disk", {3, 1})));
   auto const size = client.take_option_reply();
   EXPECT_EQ(size.type, static_cast<std::uint32_t>(Option_answer::info));
-  EXPECT_EQ(size.data, Wire().put(std::uint16_t{0}).put(std::uint64_t{1} << 20)
-                           .put(static_cast<std::uint16_t>(0x0d6d & ~can_df)).str());
+  EXPECT_EQ(size.data, Wire()
+                           .put(std::uint16_t{0})
+                           .put(std::uint64_t{1} << 20)
+                           .put(static_cast<std::uint16_t>(0x0d6d & ~can_df))
+                           .str());
   auto const blocks = client.take_option_reply();
   EXPECT_EQ(blocks.data, Wire().put(std::uint16_t{3}).put(1u).put(4096u).put(32u << 20).str());
   EXPECT_EQ(client.take_option_reply().data, Wire().put(std::uint16_t{1}).text("disk").str());

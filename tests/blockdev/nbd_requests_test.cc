@@ -83,9 +83,9 @@ TEST(Nbd_requests, Zeroes_without_holes_take_space) {
   EXPECT_EQ(client.error_for(Client::request(Command::write_zeroes, 1, 0, 4096,
                                              command_no_hole | command_fast_zero)),
             Error::unsupported);
-  EXPECT_EQ(client.error_for(Client::request(Command::write_zeroes, 1, 0, 1u << 20,
-                                             command_fast_zero)),
-            Error::none);
+  EXPECT_EQ(
+      client.error_for(Client::request(Command::write_zeroes, 1, 0, 1u << 20, command_fast_zero)),
+      Error::none);
   EXPECT_TRUE(client.disk.blocks.empty());
 }
 
@@ -94,8 +94,8 @@ TEST(Nbd_requests, Block_status_tells_holes) {
   client.go();
   client.error_for(write_request(1, 8192, 4096, 1));
   client.send(Client::request(Command::block_status, 2, 0, 20480));
-  EXPECT_EQ(client.take_reply().data, Wire().put(1u).put(8192u).put(3u).put(4096u).put(0u)
-                                          .put(8192u).put(3u).str());
+  EXPECT_EQ(client.take_reply().data,
+            Wire().put(1u).put(8192u).put(3u).put(4096u).put(0u).put(8192u).put(3u).str());
   client.send(Client::request(Command::block_status, 3, 100, 20000, command_req_one));
   EXPECT_EQ(client.take_reply().data, Wire().put(1u).put(8092u).put(3u).str());
   EXPECT_EQ(client.error_for(Client::request(Command::block_status, 4, 0, 0)), Error::invalid);
@@ -137,15 +137,13 @@ TEST(Nbd_requests, Requests_of_no_bytes_do_nothing) {
 TEST(Nbd_requests, Unknown_commands_and_flags_are_refused) {
   Client client;
   client.go();
-  EXPECT_EQ(client.error_for(Client::request(static_cast<Command>(9), 1, 0, 4096)),
-            Error::invalid);
+  EXPECT_EQ(client.error_for(Client::request(static_cast<Command>(9), 1, 0, 4096)), Error::invalid);
   EXPECT_EQ(client.error_for(Client::request(static_cast<Command>(0xffff), 1, 0, 4096)),
             Error::invalid);
   EXPECT_EQ(client.error_for(Client::request(Command::read, 1, 0, 4096, command_no_hole)),
             Error::invalid);
   EXPECT_EQ(client.error_for(write_request(1, 0, 4096, 1, 0x8000)), Error::invalid);
-  EXPECT_EQ(client.error_for(Client::request(Command::read, 1, 0, 4096, command_fua)),
-            Error::none);
+  EXPECT_EQ(client.error_for(Client::request(Command::read, 1, 0, 4096, command_fua)), Error::none);
 }
 
 TEST(Nbd_requests, Too_large_requests_are_refused_and_their_payload_skipped) {

@@ -15,7 +15,10 @@ namespace pstorage::nbd::test {
 class Null_volume final : public client::Volume {
  public:
   Null_volume(Runtime& runtime, std::string name, std::uint64_t size)
-      : runtime_(runtime), name_(std::move(name)), size_(size), payload_(Slice::allocate(32u << 20)) {
+      : runtime_(runtime),
+        name_(std::move(name)),
+        size_(size),
+        payload_(Slice::allocate(32u << 20)) {
     std::memset(payload_.data(), 0, payload_.size());
   }
 

@@ -87,7 +87,8 @@ TEST_F(Posix_disk_test, Asynchronous_work_completes_on_the_loop_never_inside_the
     EXPECT_TRUE(result);
     ++done;
   });
-  for (int i = 0; i < 10; ++i) file->sync_async([&](Result<void> result) { done += result ? 1 : 0; });
+  for (int i = 0; i < 10; ++i)
+    file->sync_async([&](Result<void> result) { done += result ? 1 : 0; });
   disk->sync_directory_async("", [&](Result<void> result) { done += result ? 1 : 0; });
   EXPECT_EQ(done, 0);
   ASSERT_TRUE(turn_until([&] { return done == 12; }));

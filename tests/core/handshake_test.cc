@@ -26,7 +26,8 @@ class Handshake : public testing::Test {
   std::string connect() {
     pair->client.network().connect(address, pair->client_side);
     auto& side = pair->client_side;
-    EXPECT_TRUE(pair->turn_until([&] { return !side.connected.empty() || !side.failures.empty(); }));
+    EXPECT_TRUE(
+        pair->turn_until([&] { return !side.connected.empty() || !side.failures.empty(); }));
     pair->turn(5);
     if (side.failures.empty()) return {};
     code = errc_of(side.failures[0].code);
@@ -72,8 +73,8 @@ TEST_F(Handshake, A_wrong_password_and_a_wrong_cluster_name_look_the_same) {
   EXPECT_EQ(code, Errc::wrong_key);
   EXPECT_TRUE(server_knows_nothing());
   EXPECT_EQ(pair->server_log.count("authentication failed"), 1u);
-  auto const expected = "authentication failed at " + address.text() +
-                        ": the password or the cluster name is wrong";
+  auto const expected =
+      "authentication failed at " + address.text() + ": the password or the cluster name is wrong";
   EXPECT_EQ(wrong_key, expected);
 
   serve(options(), options("other"));
@@ -274,9 +275,9 @@ TEST_F(Handshake, A_malformed_message_ends_the_connection) {
     if (got <= 0) return got == 0;
     tls.feed(Bytes(reinterpret_cast<std::byte const*>(buffer), static_cast<std::size_t>(got)));
     if (greeted || tls.handshake() != Tls_channel::Status::progress) return false;
-    auto const hello = make_hello(pair->client_side.peers.empty() ? options().identity
-                                                                  : options().identity,
-                                  protocol_version);
+    auto const hello =
+        make_hello(pair->client_side.peers.empty() ? options().identity : options().identity,
+                   protocol_version);
     greeted = tls.write(as_bytes(frame_control(hello, false))) == Tls_channel::Status::progress;
     put(fd, as_text(tls.output()));
     tls.consume_output(tls.output().size());

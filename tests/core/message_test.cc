@@ -117,8 +117,9 @@ TEST(Message, A_stream_cut_anywhere_gives_the_same_messages) {
       message.meta = Slice::allocate(sizes[random() % 6]);
       message.data = Slice::allocate(sizes[random() % std::size(sizes)]);
       for (auto* const slice : {&message.meta, &message.data})
-        std::generate(slice->mutable_bytes().begin(), slice->mutable_bytes().end(),
-                      [value = random()]() mutable { return static_cast<std::byte>(++value >> 3); });
+        std::generate(
+            slice->mutable_bytes().begin(), slice->mutable_bytes().end(),
+            [value = random()]() mutable { return static_cast<std::byte>(++value >> 3); });
       sent.push_back(message);
       queue.push(std::move(message));
     }

@@ -84,7 +84,8 @@ inline Runtime_options options(std::string const& cluster = "test", char key = '
 
 /// A server and a client runtime of one process.
 struct Pair {
-  explicit Pair(Runtime_options server_options = options(), Runtime_options client_options = options())
+  explicit Pair(Runtime_options server_options = options(),
+                Runtime_options client_options = options())
       : server(std::move(server_options), server_log),
         client(std::move(client_options), client_log) {}
 

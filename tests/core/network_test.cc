@@ -63,9 +63,11 @@ class Every_kind : public testing::TestWithParam<std::tuple<bool, bool>> {
 TEST_P(Every_kind, Messages_of_all_sizes_arrive_whole_and_in_order) {
   auto const connection = connect();
   std::vector<std::pair<std::size_t, std::size_t>> const sizes{
-      {0, 0},      {4, 4096},         {64, 0},        {65, 4096},           {0, 65535},
-      {0, 65536},  {4096, 1u << 20},  {1, 1},         {1024, data_bytes_max}, {3, 200000},
-      {0, 300000}, {9u << 20, 12345}, {200000, 4096}, {0, 0}};
+      {0, 0},           {4, 4096},   {64, 0},
+      {65, 4096},       {0, 65535},  {0, 65536},
+      {4096, 1u << 20}, {1, 1},      {1024, data_bytes_max},
+      {3, 200000},      {0, 300000}, {9u << 20, 12345},
+      {200000, 4096},   {0, 0}};
   std::uint64_t next = 1;
   pair->server_side.react = [&](Connection_id, Message& message) {
     auto const& [meta, data] = sizes[(next - 1) % sizes.size()];
@@ -151,13 +153,11 @@ TEST_P(Every_kind, Closing_inside_a_callback_ends_the_batch) {
 TEST_P(Every_kind, Connecting_and_listening_inside_a_callback_works) {
   Recorder second;
   pair->server_side.on_connect = [&](Connection_id) {
-    if (pair->server_side.connected.size() == 1)
-      pair->server.network().connect(address, second);
+    if (pair->server_side.connected.size() == 1) pair->server.network().connect(address, second);
   };
   pair->client.network().connect(address, pair->client_side);
-  EXPECT_TRUE(pair->turn_until([&] {
-    return second.connected.size() == 1 && pair->server_side.connected.size() == 2;
-  }));
+  EXPECT_TRUE(pair->turn_until(
+      [&] { return second.connected.size() == 1 && pair->server_side.connected.size() == 2; }));
 }
 
 TEST_P(Every_kind, The_peer_is_described) {
