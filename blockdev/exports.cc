@@ -105,10 +105,9 @@ void Exports::opened(std::string const& name, Outcome<std::unique_ptr<client::Vo
   auto const waiting = std::exchange(found->second.waiting, {});
   if (!volume) {
     exports_.erase(found);
-    std::uint64_t more = 0;  // any client may ask for any name, as often as it likes
-    if (refusals_.allow(clock_.now(), more))
-      log_.warn("cannot open a volume",
-                {{"volume", name}, {"reason", volume.error().text}, {"more", more}});
+    std::uint64_t suppressed = 0;  // any client may ask for any name, as often as it likes
+    if (refusals_.allow(clock_.now(), suppressed))
+      log_.warn("cannot open a volume", {{"volume", name}, {"reason", volume.error().text}});
     for (auto const& done : waiting) done(volume.error());
     return check_all_closed();
   }

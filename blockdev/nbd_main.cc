@@ -120,14 +120,14 @@ class Service {
 
   /// Runs until a signal, or until it cannot serve.
   Outcome<void> run(std::vector<Address> const& addresses, cli::Daemon_start& start) {
+    // Before any lease is taken: an address in use must not cost another server its volumes.
+    PS_CHECK(listen(addresses));
     Outcome<void> result = success();
     runtime_.set_stop_handler([this, &result] { stop(result); });
     server_.open_volumes([&](Outcome<void> const& opened) {
-      result = opened.has_value() ? listen(addresses) : opened;
-      if (result.has_value())
-        start.ready();
-      else
-        runtime_.stop();
+      if (opened.has_value()) return start.ready();
+      result = opened;
+      stop(result);  // gives back those that were opened
     });
     runtime_.run();
     return result;
@@ -144,12 +144,14 @@ class Service {
 
   void stop(Outcome<void>& result) {
     runtime_.log().info("stopping");
+    if (deadline_) return;  // already
     server_.stop([this] { runtime_.stop(); });
     // The cluster may be unable to take the last writes; then the answer is another signal, or
     // this.
     deadline_.emplace(runtime_, [this, &result] {
-      result = failure(Errc::timed_out,
-                       "stopped without giving the volumes back: the cluster does not answer");
+      if (result.has_value())
+        result = failure(Errc::timed_out,
+                         "stopped without giving the volumes back: the cluster does not answer");
       runtime_.stop();
     });
   }

@@ -158,10 +158,10 @@ Outcome<Address> Nbd_server::listen(Address const& at) {
 void Nbd_server::accepted(File_descriptor fd, Address const& at) {
   auto const peer = peer_text(fd.get(), at.unix_path);
   if (connections_.size() >= options_.connections_max) {
-    std::uint64_t more = 0;
-    if (refusals_.allow(runtime_.clock().now(), more))
+    std::uint64_t suppressed = 0;
+    if (refusals_.allow(runtime_.clock().now(), suppressed))
       runtime_.log().warn("refused an NBD client: too many connections",
-                          {{"peer", peer}, {"limit", options_.connections_max}, {"more", more}});
+                          {{"peer", peer}, {"limit", options_.connections_max}});
     return;
   }
   tune_socket(fd.get());
