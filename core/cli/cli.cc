@@ -64,7 +64,11 @@ int Cli::run(int argc, char const* const* argv) {
     app_->parse(argc, argv);
   } catch (CLI::ParseError const& error) {
     if (error.get_exit_code() == 0) return app_->exit(error);  // --help, --version
-    std::cerr << "pstorage: " << error.what() << "; try 'pstorage --help'\n";
+    auto const unknown = app_->remaining(true);
+    std::string const what = unknown.empty()
+                                 ? error.what()
+                                 : "unknown command or option '" + unknown.front() + "'";
+    std::cerr << "pstorage: " << what << "; try 'pstorage --help'\n";
     return exit_usage;
   }
   for (auto const& command : commands_) {
