@@ -34,6 +34,7 @@ struct Chunk_server_options {
   std::size_t queued_bytes_max = 64u << 20;   // to one client; then its reads wait
   std::size_t deferred_bytes_max = 256u << 20;  // requests waiting for room in journal and memory
   Duration heartbeat_interval = std::chrono::seconds(1);
+  bool encrypted = false;                     // connections stay in TLS
 };
 
 /// Thread: the owner's loop, which calls on_turn_end() every turn and on_tick() every tick_interval.

@@ -121,7 +121,7 @@ Outcome<void> prepare_directory(Disk& disk) {
   }
   bool const interrupted = disk.exists(identity_new_name);
   for (std::string const& name : names.value()) {
-    if (name == "lost+found") continue;
+    if (name == "lost+found" || name == "lock") continue;
     if (name == identity_name) {
       return failure(Errc::exists, "the directory already holds a chunk server's repository");
     }
