@@ -6,7 +6,6 @@ int main(int argc, char** argv) {
   Cli cli;
   add_mds_commands(cli);
   add_cs_commands(cli);
-  add_cs_commands(cli);
   add_node_commands(cli);
   add_attribute_commands(cli);
   add_volume_commands(cli);
