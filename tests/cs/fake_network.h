@@ -46,7 +46,8 @@ class Fake_network final : public Network {
       if (!hub_.ends.contains(mine)) return;
       auto const other = hub_.ends[theirs];
       if (other.handler != nullptr) other.handler->on_connected(theirs, info_);
-      hub_.ends[mine].handler->on_connected(mine, Peer_info{});
+      Peer_info const theirs_info = other.network == nullptr ? Peer_info{} : other.network->info_;
+      hub_.ends[mine].handler->on_connected(mine, theirs_info);
     });
     return mine;
   }
