@@ -14,11 +14,7 @@ bool changes_data(Operation operation) {
 
 Chunk_server::Chunk_server(Clock& clock, Network& network, Disk& disk, Disk& journal_disk,
                            Random& random, Log& log, Chunk_server_options options)
-    : clock_(clock),
-      network_(network),
-      random_(random),
-      log_(log),
-      options_(std::move(options)) {
+    : clock_(clock), network_(network), random_(random), log_(log), options_(std::move(options)) {
   // Never 0, which the clients take for "not known".
   incarnation_ = {static_cast<std::uint32_t>(random.next()) | 1u};
   options_.store.salt = options_.identity.salt;
@@ -101,7 +97,8 @@ void Chunk_server::dispatch(Connection_id connection, Role role, Message& messag
     case Operation::pull:
       if (role == Role::cs) return handle_read(connection, role, message);
       break;
-    case Operation::control: return handle_control(connection, role, message);
+    case Operation::control:
+      return handle_control(connection, role, message);
   }
   answer(connection, message.header, Errc::refused);
 }
@@ -136,8 +133,7 @@ void Chunk_server::retry_deferred() {
     if (!store_->has_room(front.data.size())) return;
     Deferred next = std::move(deferred_.front());
     deferred_.pop_front();
-    deferred_bytes_ -=
-        sizeof(Deferred) + next.message.data.size() + next.message.meta.size();
+    deferred_bytes_ -= sizeof(Deferred) + next.message.data.size() + next.message.meta.size();
     auto const peer = peers_.find(next.connection);
     if (peer != peers_.end()) dispatch(next.connection, peer->second.role, next.message);
   }

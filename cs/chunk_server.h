@@ -1,5 +1,5 @@
-// A chunk server: connections, requests, the MDS. Everything it decides with is in Replica, Store and
-// Sync_manager; it is built from the seams, so that the simulator runs the very same class.
+// A chunk server: connections, requests, the MDS. Everything it decides with is in Replica, Store
+// and Sync_manager; it is built from the seams, so that the simulator runs the very same class.
 #pragma once
 
 #include <cstdint>
@@ -27,17 +27,18 @@ struct Chunk_server_options {
   Repository_identity identity;
   Host_id host;
   std::string host_name;
-  std::string location;                       // room.row.rack, "" = default
-  std::vector<Address> mds_servers;           // empty: serves without an MDS (tests)
-  Store_options store;                        // salt is taken from the identity
+  std::string location;              // room.row.rack, "" = default
+  std::vector<Address> mds_servers;  // empty: serves without an MDS (tests)
+  Store_options store;               // salt is taken from the identity
   Sync_options sync;
-  std::size_t queued_bytes_max = 64u << 20;   // to one client; then its reads wait
+  std::size_t queued_bytes_max = 64u << 20;     // to one client; then its reads wait
   std::size_t deferred_bytes_max = 256u << 20;  // requests waiting for room in journal and memory
   Duration heartbeat_interval = std::chrono::seconds(1);
-  bool encrypted = false;                     // connections stay in TLS
+  bool encrypted = false;  // connections stay in TLS
 };
 
-/// Thread: the owner's loop, which calls on_turn_end() every turn and on_tick() every tick_interval.
+/// Thread: the owner's loop, which calls on_turn_end() every turn and on_tick() every
+/// tick_interval.
 class Chunk_server final : public Connection_handler, public Turn_hook, public Ticker {
  public:
   /// `journal_disk` holds the journal (options.store.journal_name); often it is `disk`.
@@ -47,8 +48,8 @@ class Chunk_server final : public Connection_handler, public Turn_hook, public T
 
   /// Recovers the repository. Blocking. Errors: with a line for a person.
   Outcome<void> start();
-  /// Registers with the MDS: this server is reachable at `addresses` now. The owner has passed it to
-  /// Network::listen() as handler.
+  /// Registers with the MDS: this server is reachable at `addresses` now. The owner has passed it
+  /// to Network::listen() as handler.
   void serve(std::vector<Address> const& addresses);
   /// Takes no more requests, makes everything durable and marks the repository clean.
   void stop(std::function<void(Errc)> done);
@@ -70,8 +71,8 @@ class Chunk_server final : public Connection_handler, public Turn_hook, public T
   };
   struct Ack {
     Connection_id connection;
-    Header header;           // of the reply
-    Lsn lsn = 0;             // large: when the store has put this in place
+    Header header;  // of the reply
+    Lsn lsn = 0;    // large: when the store has put this in place
   };
   struct Deferred {
     Connection_id connection;
@@ -136,13 +137,13 @@ class Chunk_server final : public Connection_handler, public Turn_hook, public T
   std::unique_ptr<Sync_manager> sync_;
 
   std::map<Connection_id, Peer> peers_;
-  Connection_id last_connection_;            // its peer is looked up once a run of messages
+  Connection_id last_connection_;  // its peer is looked up once a run of messages
   Peer* last_peer_ = nullptr;
-  std::vector<Ack> acks_;                    // of this turn
+  std::vector<Ack> acks_;                       // of this turn
   std::vector<Control_reply> control_replies_;  // of this turn
   std::deque<Ack> large_acks_;
-  std::deque<Deferred> deferred_;            // changes that wait for room, in order
-  std::deque<Deferred> slow_reads_;          // of clients that do not take their answers
+  std::deque<Deferred> deferred_;    // changes that wait for room, in order
+  std::deque<Deferred> slow_reads_;  // of clients that do not take their answers
   std::size_t deferred_bytes_ = 0;
   std::size_t slow_bytes_ = 0;
   bool stopping_ = false;
@@ -153,8 +154,8 @@ class Chunk_server final : public Connection_handler, public Turn_hook, public T
   bool heartbeat_sent_ = false;
   Time_point last_heartbeat_{};
   Time_point register_at_{};
-  std::uint32_t ticks_ = 0;                  // since the last heartbeat
-  std::uint32_t ticks_waiting_ = 0;          // ... with somebody waiting for the disk
+  std::uint32_t ticks_ = 0;          // since the last heartbeat
+  std::uint32_t ticks_waiting_ = 0;  // ... with somebody waiting for the disk
   std::uint64_t read_bytes_ = 0, write_bytes_ = 0, read_ops_ = 0, write_ops_ = 0;
   Time_point corrupt_logged_{};
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

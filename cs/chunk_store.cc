@@ -51,8 +51,8 @@ Result<void> Chunk_store::read_header(Chunk& chunk) {
   PS_TRY(auto const file, disk_.open(chunk_name(chunk.id), mode));
   std::array<std::byte, chunk_header_bytes> bytes;
   PS_CHECK(file->read(0, bytes));
-  bool const is_empty = std::all_of(bytes.begin(), bytes.end(),
-                                    [](std::byte b) { return b == std::byte{0}; });
+  bool const is_empty =
+      std::all_of(bytes.begin(), bytes.end(), [](std::byte b) { return b == std::byte{0}; });
   // Made just before the power failed; nothing durable ever said that it exists.
   if (is_empty) return Errc::not_found;
   PS_TRY(auto const header, decode_chunk_header(bytes.data()));
@@ -184,8 +184,7 @@ void Chunk_store::install(Page& page, std::byte const* from) {
   if (from == nullptr) {
     page.table->fill(never_written);
   } else {
-    decode_table(from, page.chunk.id, page.index, page.chunk.stored_pages[page.index],
-                 *page.table);
+    decode_table(from, page.chunk.id, page.index, page.chunk.stored_pages[page.index], *page.table);
   }
   pages_by_use_.push_back(page);
 }
@@ -217,8 +216,8 @@ Chunk_store::Load Chunk_store::load_table(Page& page, bool blocking) {
     --page.chunk.io_in_flight;
     if (done.has_value() && !page.table) install(page, buffer.data());
     if (done.has_error()) {
-      log_.error("cannot read a block table", {{"chunk", page.chunk.id},
-                                               {"error", done.error().message()}});
+      log_.error("cannot read a block table",
+                 {{"chunk", page.chunk.id}, {"error", done.error().message()}});
     }
     if (on_loaded_) on_loaded_();
   });
@@ -268,8 +267,8 @@ Result<void> Chunk_store::stored(Chunk& chunk, Lsn durable) {
   bool const news = (chunk.storing_pages & ~chunk.stored_pages).any();
   chunk.stored_pages |= chunk.storing_pages;
   chunk.storing_pages.reset();
-  // Only now, the pages being durable, may an empty entry of theirs count as damage. When the header
-  // itself becomes durable does not matter.
+  // Only now, the pages being durable, may an empty entry of theirs count as damage. When the
+  // header itself becomes durable does not matter.
   if (news) return write_header(chunk, durable);
   return success();
 }

@@ -18,8 +18,8 @@ struct Chunk_store_options {
   std::size_t open_files_max = 512;
 };
 
-/// Knows files, not journals: whoever calls it sees to it that only durable state is written. Blocking
-/// unless said otherwise. Thread: the store's loop.
+/// Knows files, not journals: whoever calls it sees to it that only durable state is written.
+/// Blocking unless said otherwise. Thread: the store's loop.
 class Chunk_store {
  public:
   Chunk_store(Disk& disk, Log& log, Chunk_store_options options)

@@ -92,8 +92,8 @@ void Chunk_server::handle_seal(Connection_id connection, Header const& header,
                });
 }
 
-Errc Chunk_server::open_replica(proto::Open_chunks const& open,
-                                proto::Open_chunks::One const& one, Chunk*& opened) {
+Errc Chunk_server::open_replica(proto::Open_chunks const& open, proto::Open_chunks::One const& one,
+                                Chunk*& opened) {
   Chunk_id const id{one.chunk()};
   File_id const file{open.file()};
   Open_terms const terms{{open.epoch()}, {one.version()}, one.syncing(), {one.join_stamp()}};
@@ -146,13 +146,13 @@ void Chunk_server::handle_open(Connection_id connection, Header const& header,
     control_replies_.push_back(std::move(control));
     return;
   }
-  store_->seal(file, epoch,
-               [this, control = std::move(control),
-                alive = std::weak_ptr<bool>(alive_)](Errc done) mutable {
-                 if (alive.expired()) return;
-                 if (done != Errc::ok) control.reply.set_status(static_cast<std::uint32_t>(done));
-                 send_control(control.connection, control.header, control.reply);
-               });
+  store_->seal(
+      file, epoch,
+      [this, control = std::move(control), alive = std::weak_ptr<bool>(alive_)](Errc done) mutable {
+        if (alive.expired()) return;
+        if (done != Errc::ok) control.reply.set_status(static_cast<std::uint32_t>(done));
+        send_control(control.connection, control.header, control.reply);
+      });
 }
 
 void Chunk_server::handle_accept_torn(Connection_id connection, Header const& header,

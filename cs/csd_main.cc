@@ -119,8 +119,8 @@ Outcome<Journal_place> journal_place(Runtime& runtime, cs::Repository_identity c
   std::filesystem::path const path = identity.journal;
   auto disk = runtime.open_disk(path.parent_path().string());
   if (disk.has_error()) {
-    return failure(disk.error().code, "the journal " + identity.journal +
-                                          " cannot be reached: " + disk.error().text);
+    return failure(disk.error().code,
+                   "the journal " + identity.journal + " cannot be reached: " + disk.error().text);
   }
   place.disk = std::move(disk).value();
   place.name = path.filename().string();
@@ -194,16 +194,17 @@ Outcome<void> serve(Options const& options, Log& log, cli::Daemon_start& start) 
   });
   cli::Pid_file const pid_file(options.repository + "/csd.pid");
   server.serve(addresses);
-  log.info("chunk server is ready", {{"cluster", identity.cluster},
-                                     {"cs", identity.cs},
-                                     {"address", addresses.front().text()}});
+  log.info(
+      "chunk server is ready",
+      {{"cluster", identity.cluster}, {"cs", identity.cs}, {"address", addresses.front().text()}});
   start.ready();
   runtime.run();
   runtime.remove_ticker(server);
   runtime.network().set_turn_hook(nullptr);
   if (clean) return success();
-  return failure(Errc::io_error,
-                 "the repository could not be made clean; the next start recovers from the journal");
+  return failure(
+      Errc::io_error,
+      "the repository could not be made clean; the next start recovers from the journal");
 }
 
 int run(Options options) {
@@ -215,8 +216,8 @@ int run(Options options) {
     return 1;
   };
   if (!std::filesystem::exists(options.repository + "/" + cs::identity_name, error)) {
-    return fail(failure(Errc::not_found,
-                        options.repository + " is not a chunk server's repository; make one with: "
+    return fail(failure(Errc::not_found, options.repository +
+                                             " is not a chunk server's repository; make one with: "
                                              "pstorage -c NAME make-cs -r DIR"));
   }
   if (options.log_path.empty() && options.is_background) {

@@ -87,8 +87,7 @@ void Chunk_server::handle_zero(Connection_id connection, Message& message) {
   if (why != Errc::ok) return answer(connection, header, why);
   if (verdict == Verdict::duplicate) return accept_duplicate(connection, header);
   ++write_ops_;
-  acknowledge(connection, header,
-              store_->zero(*chunk, header.offset, header.length, header.stamp));
+  acknowledge(connection, header, store_->zero(*chunk, header.offset, header.length, header.stamp));
 }
 
 void Chunk_server::handle_repair(Connection_id connection, Message& message) {
@@ -113,8 +112,7 @@ void Chunk_server::handle_repair(Connection_id connection, Message& message) {
   if (why != Errc::ok) return answer(connection, header, why);
   ++write_ops_;
   write_bytes_ += message.data.size();
-  acknowledge(connection, header,
-              store_->repair(*chunk, header.offset, records, message.data));
+  acknowledge(connection, header, store_->repair(*chunk, header.offset, records, message.data));
 }
 
 void Chunk_server::handle_flush(Connection_id connection, Message& message) {
@@ -181,8 +179,7 @@ void Chunk_server::handle_read(Connection_id connection, Role role, Message& mes
       });
 }
 
-void Chunk_server::send_read(Connection_id connection, Header const& request,
-                             Read_result& result) {
+void Chunk_server::send_read(Connection_id connection, Header const& request, Read_result& result) {
   ++read_ops_;
   read_bytes_ += result.data.size();
   Message reply;

@@ -202,8 +202,8 @@ Result<void> Journal::open(std::uint64_t salt) {
 }
 
 Result<void> Journal::restart(Lsn scanned_end, std::uint32_t damage) {
-  // Records that were cut off may still lie in the ring, with LSNs up to a ring ahead; a lap further
-  // none of them can be taken for the continuation of what is written from now on.
+  // Records that were cut off may still lie in the ring, with LSNs up to a ring ahead; a lap
+  // further none of them can be taken for the continuation of what is written from now on.
   Lsn const fresh = (scanned_end / super_.ring_bytes + 2) * super_.ring_bytes;
   next_super_ = super_;
   next_super_.tail = fresh;

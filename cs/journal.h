@@ -1,5 +1,5 @@
-// The journal of a repository: a preallocated ring file. Appending stages, write_out() makes a turn's
-// records survive the process, commit() makes them survive the machine.
+// The journal of a repository: a preallocated ring file. Appending stages, write_out() makes a
+// turn's records survive the process, commit() makes them survive the machine.
 #pragma once
 
 #include <array>
@@ -30,8 +30,8 @@ class Journal {
   Journal(Journal const&) = delete;
   Journal& operator=(Journal const&) = delete;
 
-  /// Fills a new file with zeros (an unwritten extent would make every append a metadata commit) and
-  /// writes the first super block; durable. Blocking. `progress`: bytes written so far.
+  /// Fills a new file with zeros (an unwritten extent would make every append a metadata commit)
+  /// and writes the first super block; durable. Blocking. `progress`: bytes written so far.
   static Result<void> format(File& file, std::uint64_t ring_bytes, std::uint64_t salt,
                              std::function<void(std::uint64_t)> const& progress);
 
@@ -44,14 +44,14 @@ class Journal {
   struct Visited {
     Record_header header;
     Bytes body;
-    Lsn end = 0;            // behind the record
+    Lsn end = 0;                // behind the record
     std::uint64_t data_at = 0;  // offset of the inline data in the file
-    Bytes data;             // inline data, verified against the checksums in the body
+    Bytes data;                 // inline data, verified against the checksums in the body
   };
   struct Scan_result {
-    Lsn end = 0;                   // where the valid records stop
+    Lsn end = 0;  // where the valid records stop
     std::uint64_t records = 0;
-    std::uint32_t damaged = 0;     // durable records that are not valid any more
+    std::uint32_t damaged = 0;  // durable records that are not valid any more
   };
   /// Calls `visit` for every valid record from the tail on, in order.
   Result<Scan_result> scan(std::function<void(Visited const&)> const& visit);
@@ -65,7 +65,8 @@ class Journal {
   // ---- appending
 
   void set_listener(Listener* listener) { listener_ = listener; }
-  /// Can records of `bytes` in total (headers included) be appended now? Otherwise wait for the tail.
+  /// Can records of `bytes` in total (headers included) be appended now? Otherwise wait for the
+  /// tail.
   bool has_room(std::uint64_t bytes) const;
   /// Stages a record; `data` is kept until it has been written. Returns the LSN behind the record.
   Lsn append(Record const& record, Bytes body, Slice data);
@@ -110,23 +111,23 @@ class Journal {
 
   std::unique_ptr<File> file_;
   Listener* listener_ = nullptr;
-  Journal_super super_;            // as durable
+  Journal_super super_;  // as durable
   Journal_super next_super_;
   bool super_changed_ = false;
-  Lsn head_ = 0;                   // where the next record goes
+  Lsn head_ = 0;  // where the next record goes
   Lsn written_ = 0;
   Lsn durable_ = 0;
   Lsn frozen_ = 0;
-  Lsn wanted_ = 0;                 // durability has been asked for up to here
+  Lsn wanted_ = 0;  // durability has been asked for up to here
   bool committing_ = false;
   std::error_code error_;
-  std::error_code scan_error_;     // the journal cannot be read: not the same as a torn end
+  std::error_code scan_error_;  // the journal cannot be read: not the same as a torn end
   std::uint64_t commits_ = 0;
 
   std::unique_ptr<std::byte[]> arena_ = std::make_unique<std::byte[]>(arena_bytes);
   std::size_t arena_used_ = 0;
   std::vector<Bytes> pieces_;
-  std::vector<Slice> held_;        // payload of the staged records
+  std::vector<Slice> held_;  // payload of the staged records
 };
 
 }  // namespace pstorage::cs

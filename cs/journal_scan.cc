@@ -37,9 +37,12 @@ bool records_match(Bytes data, Bytes body) {
 
 bool Journal::data_matches(Visited const& visited) const {
   switch (visited.header.record.type) {
-    case Record_type::write: return blocks_match(visited.data, visited.body);
-    case Record_type::repair: return records_match(visited.data, visited.body);
-    default: return visited.data.empty();
+    case Record_type::write:
+      return blocks_match(visited.data, visited.body);
+    case Record_type::repair:
+      return records_match(visited.data, visited.body);
+    default:
+      return visited.data.empty();
   }
 }
 
@@ -72,8 +75,8 @@ bool Journal::read_record(Lsn lsn, Visited& visited, std::vector<std::byte>& buf
   return verify_record(buffer.data(), visited.body, super_.salt) && data_matches(visited);
 }
 
-// The first valid record behind the lost one at `lost`, if some record there says that `lost` had been
-// durable when it was written. 0: nobody says so; then the log simply ends, torn by the crash.
+// The first valid record behind the lost one at `lost`, if some record there says that `lost` had
+// been durable when it was written. 0: nobody says so; then the log simply ends, torn by the crash.
 Lsn Journal::find_later(Lsn lost) {
   constexpr std::size_t window = 1u << 20;
   std::vector<std::byte> ring(window + record_header_bytes);
@@ -81,8 +84,8 @@ Lsn Journal::find_later(Lsn lost) {
   Lsn first = 0;
   for (std::uint64_t ahead = record_alignment; ahead < super_.ring_bytes;) {
     Lsn const at = lost + ahead;
-    std::uint64_t const take = std::min<std::uint64_t>(
-        {window, to_ring_end(at), super_.ring_bytes - ahead});
+    std::uint64_t const take =
+        std::min<std::uint64_t>({window, to_ring_end(at), super_.ring_bytes - ahead});
     if (!read_ring(physical(at), Mutable_bytes(ring.data(), take))) return 0;
     for (std::uint64_t i = 0; i + record_header_bytes <= take; i += record_alignment) {
       auto const header = decode_record(ring.data() + i);

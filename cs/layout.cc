@@ -145,8 +145,8 @@ void decode_table(std::byte const* from, Chunk_id chunk, std::uint32_t page, boo
       if (stored) table[i].flags = block_corrupt;
       continue;
     }
-    bool const valid = (entry.flags & entry_present) != 0 &&
-                       (entry.flags & ~(entry_present | known_flags)) == 0;
+    bool const valid =
+        (entry.flags & entry_present) != 0 && (entry.flags & ~(entry_present | known_flags)) == 0;
     entry.flags &= known_flags;
     entry.crc = mixed_crc(entry, chunk, page * page_blocks + i);  // the mix is its own inverse
     bool const hole = (entry.flags & block_hole) != 0;

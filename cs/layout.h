@@ -1,5 +1,5 @@
-// What the files of a repository look like, byte by byte (cs/format.md). The only place that encodes
-// or decodes them.
+// What the files of a repository look like, byte by byte (cs/format.md). The only place that
+// encodes or decodes them.
 #pragma once
 
 #include <array>
@@ -33,11 +33,11 @@ struct Chunk_header {
   File_id file;
   std::uint32_t chunk_size = 0;
   Version version;
-  Stamp last_stamp;              // highest accepted from a writer
-  bool unclean = false;          // an earlier process may have lost unsynced writes
+  Stamp last_stamp;      // highest accepted from a writer
+  bool unclean = false;  // an earlier process may have lost unsynced writes
   bool syncing = false;
-  std::uint32_t damage_seen = 0;  // of the journal, when the chunk was last reconciled
-  Lsn created_lsn = 0;           // of the record that made this file
+  std::uint32_t damage_seen = 0;        // of the journal, when the chunk was last reconciled
+  Lsn created_lsn = 0;                  // of the record that made this file
   std::bitset<pages_max> stored_pages;  // durable: a zero entry in them is damage, not emptiness
 };
 
@@ -76,37 +76,38 @@ inline constexpr Block_record never_written{0, 0x98f94189, block_hole};
 // ------------------------------------------------------------------ journal
 
 enum class Record_type : std::uint16_t {
-  write = 1,    // body: CRC32C a block; data inline
-  large = 2,    // body: CRC32C a block; data in the chunk file, after this record is durable
-  zero = 3,     // blocks become holes
-  repair = 4,   // body: Block_record a block; data of the non-hole blocks inline
-  open = 5,     // version (and syncing flag) of a chunk; with create: makes it
-  seal = 6,     // chunk = file id, stamp = epoch << 32
-  remove = 7,   // the chunk is gone
-  pad = 8,      // skip
+  write = 1,         // body: CRC32C a block; data inline
+  large = 2,         // body: CRC32C a block; data in the chunk file, after this record is durable
+  zero = 3,          // blocks become holes
+  repair = 4,        // body: Block_record a block; data of the non-hole blocks inline
+  open = 5,          // version (and syncing flag) of a chunk; with create: makes it
+  seal = 6,          // chunk = file id, stamp = epoch << 32
+  remove = 7,        // the chunk is gone
+  pad = 8,           // skip
   large_repair = 9,  // as large; body: Block_record a block
 };
 
 struct Record {
   Record_type type = Record_type::pad;
-  std::uint16_t flags = 0;       // Record_flag
+  std::uint16_t flags = 0;  // Record_flag
   Chunk_id chunk;
-  File_id file;                  // open and seal
+  File_id file;  // open and seal
   Stamp stamp;
-  std::uint32_t offset = 0;      // bytes in the chunk; pad: unused
-  std::uint32_t length = 0;      // bytes in the chunk; open: chunk size; pad: bytes to skip
+  std::uint32_t offset = 0;  // bytes in the chunk; pad: unused
+  std::uint32_t length = 0;  // bytes in the chunk; open: chunk size; pad: bytes to skip
   Version version;
 };
 enum Record_flag : std::uint16_t {
   record_create = 1,
   record_syncing = 2,
-  record_partial = 4,  // more records of the same write follow; without the last one it does not count
+  record_partial =
+      4,  // more records of the same write follow; without the last one it does not count
 };
 
 struct Record_header {
   Record record;
   Lsn lsn = 0;
-  Lsn durable = 0;               // everything below was durable when this was written
+  Lsn durable = 0;  // everything below was durable when this was written
   std::uint32_t body_bytes = 0;
   std::uint32_t data_bytes = 0;
 
@@ -121,15 +122,15 @@ inline constexpr std::uint32_t body_bytes_max = 16u << 10;
 
 /// Encodes header and checksum (which covers `body` too) into record_header_bytes at `to`.
 void encode_record(Record_header const& header, Bytes body, std::uint64_t salt, std::byte* to);
-/// Decodes the header. Sizes are within the limits, the checksum is not yet verified (verify_record).
-/// Errors: corrupt: not a record.
+/// Decodes the header. Sizes are within the limits, the checksum is not yet verified
+/// (verify_record). Errors: corrupt: not a record.
 Result<Record_header> decode_record(std::byte const* from);
 /// Does the checksum of the encoded header at `from` and of `body` match?
 bool verify_record(std::byte const* from, Bytes body, std::uint64_t salt);
 
 /// One of the two slots at the start of the journal file.
 struct Journal_super {
-  std::uint64_t salt = 0;        // random, of the repository: old or foreign records never parse
+  std::uint64_t salt = 0;  // random, of the repository: old or foreign records never parse
   std::uint64_t ring_bytes = 0;
   std::uint64_t generation = 0;  // the higher one of the two slots counts
   Lsn tail = 0;                  // recovery starts here

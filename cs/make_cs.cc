@@ -69,8 +69,8 @@ Outcome<Place> journal_place(Make_cs_options const& options, Repository_identity
 Outcome<void> check_space(Disk& disk, std::string const& path, std::uint64_t needed) {
   auto const space = disk.space();
   if (space.has_error()) {
-    return failure(space.error(), "cannot ask for the free space of " + path + ": " +
-                                      space.error().message());
+    return failure(space.error(),
+                   "cannot ask for the free space of " + path + ": " + space.error().message());
   }
   if (space.value().free_bytes >= needed) return success();
   return failure(Errc::no_space, path + " has " + format_size(space.value().free_bytes) +
@@ -132,10 +132,9 @@ Outcome<Cs_id> make_cs(Make_cs_options const& options, Mds_call const& call) {
     undo();
     return done.error();
   }
-  done = make_contents(*disk, *journal_disk, place.name, identity, ring,
-                       [&](std::uint64_t bytes) {
-                         if (options.progress) options.progress(bytes, ring);
-                       });
+  done = make_contents(*disk, *journal_disk, place.name, identity, ring, [&](std::uint64_t bytes) {
+    if (options.progress) options.progress(bytes, ring);
+  });
   if (done.has_error()) {
     if (is_new) std::filesystem::remove(options.directory, error);
     return done.error();

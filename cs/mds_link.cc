@@ -50,8 +50,9 @@ void Chunk_server::register_with_mds() {
     } else {
       log_.info("registered with the MDS", {{"cs", options_.identity.cs}});
       if (reply.value().registered_cs().encryption() && !options_.encrypted) {
-        log_.warn("the cluster wants encryption (net.encryption) and this chunk server was started "
-                  "without: restart it with --encrypt");
+        log_.warn(
+            "the cluster wants encryption (net.encryption) and this chunk server was started "
+            "without: restart it with --encrypt");
       }
     }
   });

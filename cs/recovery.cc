@@ -16,10 +16,13 @@ bool is_well_formed(Journal::Visited const& visited, std::uint32_t chunk_size) {
   std::size_t const blocks = record.length / block_bytes;
   switch (record.type) {
     case Record_type::write:
-    case Record_type::large: return visited.body.size() == blocks * sizeof(std::uint32_t);
+    case Record_type::large:
+      return visited.body.size() == blocks * sizeof(std::uint32_t);
     case Record_type::repair:
-    case Record_type::large_repair: return visited.body.size() == blocks * sizeof(Block_record);
-    default: return true;
+    case Record_type::large_repair:
+      return visited.body.size() == blocks * sizeof(Block_record);
+    default:
+      return true;
   }
 }
 
@@ -54,8 +57,8 @@ Outcome<void> Recovery::open_journal() {
   store_.journal_ = std::make_unique<Journal>(std::move(file).value());
   auto const opened = store_.journal_->open(store_.options_.salt);
   if (opened.has_error()) {
-    return start_failure(opened.error(),
-                         "the journal " + name + " does not belong to this repository or is damaged");
+    return start_failure(opened.error(), "the journal " + name +
+                                             " does not belong to this repository or is damaged");
   }
   return success();
 }
@@ -67,10 +70,12 @@ Outcome<void> Recovery::replay() {
   if (error_) return start_failure(error_, "cannot read the chunk files for recovery");
   std::uint32_t const damage = journal.super().damage + scanned.value().damaged;
   if (scanned.value().damaged != 0) {
-    // What the lost records changed is unknown: every chunk compares its whole table when it is opened.
-    store_.log_.error("the journal is damaged in the middle; chunks will be compared with their other "
-                      "replicas when they are opened",
-                      {{"records_lost", scanned.value().damaged}});
+    // What the lost records changed is unknown: every chunk compares its whole table when it is
+    // opened.
+    store_.log_.error(
+        "the journal is damaged in the middle; chunks will be compared with their other "
+        "replicas when they are opened",
+        {{"records_lost", scanned.value().damaged}});
     store_.chunks_.set_damage(damage);
     for (auto const& id : store_.chunks_.names()) {
       if (Chunk* chunk = store_.chunks_.find(id)) chunk->replica.unclean = true;
@@ -221,8 +226,7 @@ void Recovery::replay_large(Chunk& chunk, std::uint32_t block, Lsn lsn,
   if ((old.flags & block_corrupt) == 0 && old.crc == crc) return;
   if (is_staged) {
     Staged& before = store_.newest(chunk, block);
-    bool const in_journal =
-        before.kind == Staged_kind::journal || before.kind == Staged_kind::hole;
+    bool const in_journal = before.kind == Staged_kind::journal || before.kind == Staged_kind::hole;
     if (in_journal && !std::exchange(before.doubtful, true)) return;
   }
   ++torn_;

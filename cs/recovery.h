@@ -11,10 +11,10 @@
 namespace pstorage::cs {
 
 /// Replays the journal: blocks of small writes come from the journal, blocks of large writes are
-/// compared with the chunk file, where they lie or do not. Two passes, because applying an old record
-/// could overwrite what a later large write has already put in place: all records are staged first,
-/// then everything is applied and made durable, then the journal starts anew. A crash at any point
-/// repeats the same from the same tail. Blocking.
+/// compared with the chunk file, where they lie or do not. Two passes, because applying an old
+/// record could overwrite what a later large write has already put in place: all records are staged
+/// first, then everything is applied and made durable, then the journal starts anew. A crash at any
+/// point repeats the same from the same tail. Blocking.
 class Recovery {
  public:
   explicit Recovery(Store& store) : store_(store) {}
@@ -38,9 +38,9 @@ class Recovery {
   }
 
   Store& store_;
-  std::set<Chunk_id> missing_;   // have records but no valid file
+  std::set<Chunk_id> missing_;  // have records but no valid file
   std::uint32_t torn_ = 0;
-  std::error_code error_;        // first failure of the disk while replaying
+  std::error_code error_;  // first failure of the disk while replaying
 };
 
 }  // namespace pstorage::cs

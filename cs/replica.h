@@ -15,7 +15,7 @@ struct Open_terms {
   Epoch epoch;
   Version version;
   bool syncing = false;
-  Stamp join_stamp;   // syncing: every write from this stamp on is sent here too
+  Stamp join_stamp;  // syncing: every write from this stamp on is sent here too
 };
 
 enum class Verdict : unsigned char { apply, duplicate, refuse };
@@ -24,17 +24,17 @@ class Replica {
  public:
   File_id file;
   std::uint32_t chunk_size = 0;
-  Version version;        // stored; never falls
-  Stamp last_stamp;       // highest accepted from a writer, in any process
-  bool unclean = false;   // an earlier process may have lost unsynced writes of it
-  bool syncing = false;   // being filled: takes writes, serves no reads, is no source
-  Stamp join_stamp;       // syncing and a writer has joined; else 0
+  Version version;       // stored; never falls
+  Stamp last_stamp;      // highest accepted from a writer, in any process
+  bool unclean = false;  // an earlier process may have lost unsynced writes of it
+  bool syncing = false;  // being filled: takes writes, serves no reads, is no source
+  Stamp join_stamp;      // syncing and a writer has joined; else 0
 
-  /// Open_chunks. Errors: stale_version, bad_request (chunk size, stamp of another epoch). A repeated
-  /// open of the same epoch and version changes nothing.
+  /// Open_chunks. Errors: stale_version, bad_request (chunk size, stamp of another epoch). A
+  /// repeated open of the same epoch and version changes nothing.
   Errc open(Open_terms const& terms, std::uint32_t size);
-  /// The newcomer's side of a sync begins at `to`; until a writer opens the chunk nobody may use it.
-  /// Errors: stale_version.
+  /// The newcomer's side of a sync begins at `to`; until a writer opens the chunk nobody may use
+  /// it. Errors: stale_version.
   Errc begin_sync(Version to);
 
   /// Epoch and version of a data request. `seal`: lowest epoch of the file.
@@ -59,10 +59,10 @@ class Replica {
  private:
   bool in_range(Header const& header) const;
 
-  bool open_ = false;     // in this process
+  bool open_ = false;  // in this process
   Epoch open_epoch_;
   Version open_version_;
-  Stamp open_stamp_;      // last one accepted in this open
+  Stamp open_stamp_;  // last one accepted in this open
 };
 
 }  // namespace pstorage::cs

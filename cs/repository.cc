@@ -106,8 +106,7 @@ Outcome<Repository_identity> load_identity(Disk& disk) {
   auto const size = file.value()->size();
   if (size.has_error() || size.value() > identity_bytes_max) return decode("");
   std::string text(size.value(), '\0');
-  auto const read = file.value()->read(
-      0, {reinterpret_cast<std::byte*>(text.data()), text.size()});
+  auto const read = file.value()->read(0, {reinterpret_cast<std::byte*>(text.data()), text.size()});
   if (read.has_error()) {
     return failure(read.error(), "cannot read repository.json: " + read.error().message());
   }

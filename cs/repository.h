@@ -23,12 +23,12 @@ struct Repository_identity {
   std::string cluster;
   std::string cluster_uuid;
   Cs_id cs;
-  std::string uuid;              // of this repository: 32 hex digits; a wiped one is another
-  std::uint64_t salt = 0;        // of the journal
-  std::string journal;           // absolute path; empty: DIR/journal
+  std::string uuid;        // of this repository: 32 hex digits; a wiped one is another
+  std::uint64_t salt = 0;  // of the journal
+  std::string journal;     // absolute path; empty: DIR/journal
   std::uint32_t tier = 0;
-  std::string address;           // ADDR[:PORT] given to make-cs; empty: any
-  std::string bootstrap;         // LIST given to make-cs; empty: the cluster's
+  std::string address;    // ADDR[:PORT] given to make-cs; empty: any
+  std::string bootstrap;  // LIST given to make-cs; empty: the cluster's
 };
 
 /// A fresh uuid and salt.
@@ -37,12 +37,12 @@ void randomize(Repository_identity& identity, Random& random);
 /// Reads repository.json. Errors: one line with what is wrong.
 Outcome<Repository_identity> load_identity(Disk& disk);
 
-/// Fails unless the directory is empty but for lost+found and what an interrupted make-cs left, which is
-/// removed.
+/// Fails unless the directory is empty but for lost+found and what an interrupted make-cs left,
+/// which is removed.
 Outcome<void> prepare_directory(Disk& disk);
 
-/// Makes directories and the journal (`ring_bytes`, multiple of 4096); durable. On an error what was
-/// made is removed again. `progress`: bytes of the journal written. Blocking.
+/// Makes directories and the journal (`ring_bytes`, multiple of 4096); durable. On an error what
+/// was made is removed again. `progress`: bytes of the journal written. Blocking.
 Outcome<void> make_contents(Disk& disk, Disk& journal_disk, std::string const& journal_name,
                             Repository_identity const& identity, std::uint64_t ring_bytes,
                             std::function<void(std::uint64_t)> const& progress);

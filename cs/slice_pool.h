@@ -1,4 +1,5 @@
-// Reply buffers without malloc on the data path: blocks are reused once nobody holds a slice of them.
+// Reply buffers without malloc on the data path: blocks are reused once nobody holds a slice of
+// them.
 #pragma once
 
 #include <array>
@@ -8,7 +9,8 @@
 
 namespace pstorage::cs {
 
-/// Thread: the owner's loop. Small slices are cut from shared blocks, large ones get one of their own.
+/// Thread: the owner's loop. Small slices are cut from shared blocks, large ones get one of their
+/// own.
 class Slice_pool {
  public:
   Slice_pool() = default;

@@ -51,8 +51,7 @@ Result<Chunk*> Store::load(Chunk_id id) {
   return chunks_.load(id);
 }
 
-Result<Chunk*> Store::create(Chunk_id id, File_id file, std::uint32_t chunk_size,
-                             Version version) {
+Result<Chunk*> Store::create(Chunk_id id, File_id file, std::uint32_t chunk_size, Version version) {
   if (read_only_) return Errc::read_only;
   if (removing_.contains(id) || !has_room(0)) return Errc::unavailable;
   if (!is_chunk_size(chunk_size)) return Errc::bad_request;
@@ -174,7 +173,8 @@ bool Store::has_space(std::uint64_t bytes) const {
 
 Errc Store::admit(Chunk& chunk, std::uint32_t offset, std::uint32_t length) {
   if (read_only_) return Errc::read_only;
-  if (has_space(length)) [[likely]] return Errc::ok;
+  if (has_space(length)) [[likely]]
+    return Errc::ok;
   refresh_space();
   if (has_space(length)) return Errc::ok;
   // Below the reserve only what takes no new space: overwriting what is there.

@@ -1,5 +1,6 @@
-// The store of a chunk server: journal, staged blocks and chunk files together. What is acknowledged,
-// what is durable, and what a read sees follows from here; DESIGN 5 and cs/README.md have the rules.
+// The store of a chunk server: journal, staged blocks and chunk files together. What is
+// acknowledged, what is durable, and what a read sees follows from here; DESIGN 5 and cs/README.md
+// have the rules.
 #pragma once
 
 #include <cstdint>
@@ -25,14 +26,14 @@ namespace pstorage::cs {
 
 struct Store_options {
   Chunk_store_options chunks;
-  std::uint64_t salt = 0;                     // of the repository
+  std::uint64_t salt = 0;  // of the repository
   std::string journal_name = "journal";
   std::size_t staged_bytes_max = 48u << 20;   // accepted, not applied; then requests wait
   std::size_t apply_above_bytes = 16u << 20;  // staged: from here on apply keeps up with writing
   std::uint64_t commit_bytes = 8u << 20;      // commit at the latest after so many bytes
   Duration commit_interval = std::chrono::seconds(1);
   Duration idle_after = std::chrono::seconds(3);  // then everything is applied and checkpointed
-  std::uint64_t reserve_bytes = 0;            // of free space; 0 = 1 % within 64 MiB and 1 GiB
+  std::uint64_t reserve_bytes = 0;                // of free space; 0 = 1 % within 64 MiB and 1 GiB
 };
 
 /// What a read, table or pull found.
@@ -100,7 +101,8 @@ class Store final : private Journal::Listener {
     bool large = false;
   };
   /// Accepts a write whose checksums have been verified.
-  Accepted write(Chunk& chunk, std::uint32_t offset, Slice const& crcs, Slice const& data, Stamp stamp);
+  Accepted write(Chunk& chunk, std::uint32_t offset, Slice const& crcs, Slice const& data,
+                 Stamp stamp);
   Accepted zero(Chunk& chunk, std::uint32_t offset, std::uint32_t length, Stamp stamp);
   /// `data`: the non-hole blocks of `records`, in order.
   Accepted repair(Chunk& chunk, std::uint32_t offset, std::span<Block_record const> records,
@@ -109,8 +111,8 @@ class Store final : private Journal::Listener {
   Lsn large_done() const;
   /// The last large write that is not in place yet; 0: none.
   Lsn last_large() const { return large_.empty() ? 0 : large_.back().lsn; }
-  /// For the last resort of a reconciliation: makes what `block` holds now, valid or torn, its content
-  /// under `stamp`. Blocking. Errors: the disk's.
+  /// For the last resort of a reconciliation: makes what `block` holds now, valid or torn, its
+  /// content under `stamp`. Blocking. Errors: the disk's.
   Result<void> accept_as_is(Chunk& chunk, std::uint32_t block, Stamp stamp);
   /// Everything of `file` that was accepted so far is durable when `done` says ok.
   void flush(File_id file, Store_done done);
@@ -120,7 +122,8 @@ class Store final : private Journal::Listener {
                 Read_result& result);
   void read_async(Chunk_id chunk, Read_kind kind, std::uint32_t offset, std::uint32_t length,
                   std::function<void(Read_result&)> done);
-  /// What the replica holds for `block` now, staged or applied. Blocks when the table is not in memory.
+  /// What the replica holds for `block` now, staged or applied. Blocks when the table is not in
+  /// memory.
   Block_record block_record(Chunk& chunk, std::uint32_t block);
 
   // ---- rhythm
@@ -176,16 +179,16 @@ class Store final : private Journal::Listener {
     std::uint32_t length = 0;
     unsigned tries = 0;
     std::uint64_t changes = 0;
-    bool on_disk = false;      // a disk read is under way
-    bool has_copy = false;     // file_copy is what the file held when chunk.changes was `changes`
+    bool on_disk = false;   // a disk read is under way
+    bool has_copy = false;  // file_copy is what the file held when chunk.changes was `changes`
     bool has_failed = false;
     Slice file_copy;
     std::function<void(Read_result&)> done;
   };
   enum class Fill { done, table_miss, data_miss };
   enum class Checkpoint { none, apply, files, directories };
-  struct Ready {               // a block to apply
-    std::uint32_t block = 0;   // in the page
+  struct Ready {              // a block to apply
+    std::uint32_t block = 0;  // in the page
     Staged* entry = nullptr;
     Staged* newer = nullptr;
   };
@@ -279,26 +282,26 @@ class Store final : private Journal::Listener {
   Staged_pool staged_pool_;
   std::size_t staged_bytes_ = 0;
   Hook_list<Page, &Page::to_apply> apply_queue_;
-  std::array<Ready, page_blocks> ready_;     // scratch of apply_page
+  std::array<Ready, page_blocks> ready_;  // scratch of apply_page
   std::deque<Large> large_;
-  std::deque<Flush_job> flushes_;            // waiting for the journal
-  std::vector<Flush_job> file_flushes_;      // waiting for chunk files
+  std::deque<Flush_job> flushes_;        // waiting for the journal
+  std::vector<Flush_job> file_flushes_;  // waiting for chunk files
   std::set<Chunk_id> large_unsynced_;
   std::set<Chunk_id> removing_;
   std::deque<Durable_job> durable_jobs_;
   std::deque<Removal> removals_;
   std::vector<std::unique_ptr<Read_job>> reads_;
-  std::vector<Block_record> records_;        // scratch of gather
+  std::vector<Block_record> records_;  // scratch of gather
   std::vector<std::unique_ptr<Staged_page>> spare_pages_;
 
   Checkpoint checkpoint_ = Checkpoint::none;
   bool checkpoint_wanted_ = false;
   Lsn checkpoint_target_ = 0;
-  std::vector<Chunk_id> checkpoint_chunks_;  // not yet stored
+  std::vector<Chunk_id> checkpoint_chunks_;             // not yet stored
   std::map<Chunk_id, std::uint64_t> checkpoint_syncs_;  // stored; synced when that one is done
-  std::size_t checkpoint_directories_ = 0;   // syncs under way
-  std::unique_ptr<File> seals_file_;         // being written
-  bool seals_stored_ = false;                // seals_file_ may be closed
+  std::size_t checkpoint_directories_ = 0;              // syncs under way
+  std::unique_ptr<File> seals_file_;                    // being written
+  bool seals_stored_ = false;                           // seals_file_ may be closed
 
   bool started_ = false;
   bool stopping_ = false;
@@ -307,16 +310,16 @@ class Store final : private Journal::Listener {
   std::string read_only_reason_;
   Disk_space space_;
   std::uint64_t reserve_bytes_ = 0;
-  std::uint64_t taken_since_space_ = 0;      // accepted since space_ was asked for
-  bool disk_full_ = false;                   // an apply found no space; it is tried again each second
+  std::uint64_t taken_since_space_ = 0;  // accepted since space_ was asked for
+  bool disk_full_ = false;               // an apply found no space; it is tried again each second
   Time_point last_space_{};
   Time_point last_write_{};
   Time_point last_commit_{};
   bool commit_wanted_ = false;
-  bool pressed_ = false;                     // somebody waits for room
+  bool pressed_ = false;  // somebody waits for room
   std::size_t turn_blocks_ = 0;
   std::uint64_t syncs_ = 0;
-  Latency latency_;                          // of commits
+  Latency latency_;  // of commits
   Time_point commit_started_{};
   std::function<void()> on_progress_;
   Slice_pool pool_;

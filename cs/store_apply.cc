@@ -15,9 +15,12 @@ Target target_of(Staged const& entry) {
   switch (entry.kind) {
     case Staged_kind::data:
     case Staged_kind::large:
-    case Staged_kind::journal: return Target::data;
-    case Staged_kind::hole: return Target::hole;
-    default: return Target::table;
+    case Staged_kind::journal:
+      return Target::data;
+    case Staged_kind::hole:
+      return Target::hole;
+    default:
+      return Target::table;
   }
 }
 
@@ -128,9 +131,12 @@ Result<std::size_t> Store::apply_page(Page& page, Lsn durable, bool blocking) {
     return std::size_t{0};
   }
   switch (chunks_.load_table(page, blocking)) {
-    case Chunk_store::Load::ready: break;
-    case Chunk_store::Load::loading: return std::size_t{0};
-    case Chunk_store::Load::failed: return Errc::io_error;
+    case Chunk_store::Load::ready:
+      break;
+    case Chunk_store::Load::loading:
+      return std::size_t{0};
+    case Chunk_store::Load::failed:
+      return Errc::io_error;
   }
   page.dirty = true;
   page.by_use.unlink();  // a dirty table is not dropped

@@ -149,13 +149,14 @@ void Store::checkpoint_files() {
   auto const directories = chunks_.take_dirty_directories();
   checkpoint_directories_ = directories.size();
   for (std::string const& directory : directories) {
-    disk_.sync_directory_async(
-        directory, [this, alive = std::weak_ptr<bool>(alive_)](Result<void> result) {
-          if (alive.expired()) return;
-          --checkpoint_directories_;
-          if (result.has_error()) return fail("cannot sync a directory", result.error());
-          step_checkpoint(0);
-        });
+    disk_.sync_directory_async(directory,
+                               [this, alive = std::weak_ptr<bool>(alive_)](Result<void> result) {
+                                 if (alive.expired()) return;
+                                 --checkpoint_directories_;
+                                 if (result.has_error())
+                                   return fail("cannot sync a directory", result.error());
+                                 step_checkpoint(0);
+                               });
   }
 }
 

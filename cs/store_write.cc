@@ -67,9 +67,9 @@ void Store::note_large(Chunk& chunk, Lsn lsn, std::uint32_t offset, std::uint32_
   commit_wanted_ = true;  // its acknowledgement waits for the commit
 }
 
-// Replay tells by its checksum whether a large write is in the chunk file. That is only sound for one
-// large write a block at a time: were a second one to tear the first, nobody could say whether the
-// first had been flushed. So where one is not synced yet, the data goes through the journal.
+// Replay tells by its checksum whether a large write is in the chunk file. That is only sound for
+// one large write a block at a time: were a second one to tear the first, nobody could say whether
+// the first had been flushed. So where one is not synced yet, the data goes through the journal.
 bool Store::may_be_large(Chunk const& chunk, std::uint32_t offset, std::uint32_t blocks,
                          std::size_t data_bytes) {
   if (data_bytes <= inline_bytes_max) return false;
@@ -91,8 +91,8 @@ Lsn Store::write_inline(Chunk& chunk, Record record, Bytes crcs, Slice const& da
     record.flags = is_last ? 0 : record_partial;
     lsn = journal_->append(record, body, data.part(at, size));
     for (std::size_t i = 0; i < size / block_bytes; ++i) {
-      Block_record const entry{
-          record.stamp.value, load_le<std::uint32_t>(body.data() + i * sizeof(std::uint32_t)), 0};
+      Block_record const entry{record.stamp.value,
+                               load_le<std::uint32_t>(body.data() + i * sizeof(std::uint32_t)), 0};
       stage_data(chunk, record.offset / block_bytes + static_cast<std::uint32_t>(i), lsn, entry,
                  is_last ? record.stamp : Stamp{}, data.part(at + i * block_bytes, block_bytes),
                  Staged_kind::data);
@@ -121,8 +121,8 @@ Store::Accepted Store::write(Chunk& chunk, std::uint32_t offset, Slice const& cr
     accepted.lsn = journal_->append(record, crcs.bytes(), {});
     chunk.large_sync.resize(chunk.replica.chunk_size / block_bytes);
     for (std::uint32_t i = 0; i < blocks; ++i) {
-      Block_record const entry{
-          stamp.value, load_le<std::uint32_t>(crcs.data() + i * sizeof(std::uint32_t)), 0};
+      Block_record const entry{stamp.value,
+                               load_le<std::uint32_t>(crcs.data() + i * sizeof(std::uint32_t)), 0};
       stage_data(chunk, offset / block_bytes + i, accepted.lsn, entry, stamp,
                  data.part(std::size_t{i} * block_bytes, block_bytes), Staged_kind::large);
     }
@@ -132,8 +132,7 @@ Store::Accepted Store::write(Chunk& chunk, std::uint32_t offset, Slice const& cr
   return accepted;
 }
 
-Store::Accepted Store::zero(Chunk& chunk, std::uint32_t offset, std::uint32_t length,
-                            Stamp stamp) {
+Store::Accepted Store::zero(Chunk& chunk, std::uint32_t offset, std::uint32_t length, Stamp stamp) {
   Record record;
   record.type = Record_type::zero;
   record.chunk = chunk.id;

@@ -58,8 +58,7 @@ void Sync_manager::chunk_opened(Chunk const& chunk) {
 bool Sync_manager::may_run(Task& task) {
   Chunk* const chunk = store_.find(task.chunk);
   if (!task.writer_expected) return true;
-  return chunk != nullptr && chunk->replica.has_writer() &&
-         chunk->replica.version == task.version;
+  return chunk != nullptr && chunk->replica.has_writer() && chunk->replica.version == task.version;
 }
 
 void Sync_manager::begin(Task& task) {
@@ -132,7 +131,8 @@ void Sync_manager::on_tick() {
 void Sync_manager::step(Task& task) {
   Time_point const now = clock_.now();
   switch (task.state) {
-    case State::queued: return begin(task);
+    case State::queued:
+      return begin(task);
     case State::waiting:
       if (!may_run(task)) return;
       if (Chunk* chunk = store_.find(task.chunk)) {
@@ -156,10 +156,12 @@ void Sync_manager::step(Task& task) {
         source_failed(task, "no answer in time");
       }
       return;
-    case State::store: return store_pulled(task);
+    case State::store:
+      return store_pulled(task);
     case State::local:
     case State::commit:
-    case State::report: return;
+    case State::report:
+      return;
   }
 }
 

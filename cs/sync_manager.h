@@ -17,11 +17,11 @@
 namespace pstorage::cs {
 
 struct Sync_options {
-  unsigned chunks_max = 4;                  // at the same time; each has one request under way
+  unsigned chunks_max = 4;  // at the same time; each has one request under way
   std::uint32_t window_bytes = 1u << 20;
   Duration answer_timeout = std::chrono::seconds(5);
   Duration retry_after = std::chrono::milliseconds(200);
-  unsigned failures_max = 12;               // in a row, over all sources; then it gives up
+  unsigned failures_max = 12;  // in a row, over all sources; then it gives up
 };
 
 /// Thread: the owner's loop. Memory: chunks_max windows.
@@ -36,7 +36,8 @@ class Sync_manager final : private Connection_handler {
 
   /// An order of the MDS; a repeated one only updates what is known.
   void order(proto::Sync_orders::One const& order);
-  /// A writer has opened `chunk`: a newcomer begins again from the first block under its join stamp.
+  /// A writer has opened `chunk`: a newcomer begins again from the first block under its join
+  /// stamp.
   void chunk_opened(Chunk const& chunk);
   void chunk_removed(Chunk_id chunk) { tasks_.erase(chunk); }
   void on_tick();
@@ -44,15 +45,15 @@ class Sync_manager final : private Connection_handler {
 
  private:
   enum class State : unsigned char {
-    queued,     // until there is a free place
-    waiting,    // for the writer to join
-    paused,     // until retry_at
-    local,      // reads its own table
-    table,      // waits for the source's
-    pull,       // waits for blocks
-    store,      // has blocks, waits for room
-    commit,     // everything is here, not yet durable
-    report,     // waits for the MDS
+    queued,   // until there is a free place
+    waiting,  // for the writer to join
+    paused,   // until retry_at
+    local,    // reads its own table
+    table,    // waits for the source's
+    pull,     // waits for blocks
+    store,    // has blocks, waits for room
+    commit,   // everything is here, not yet durable
+    report,   // waits for the MDS
   };
   struct Run {
     std::uint32_t first = 0;  // block
@@ -66,12 +67,12 @@ class Sync_manager final : private Connection_handler {
     bool writer_expected = false;
     std::vector<proto::Cs_address> sources;
     State state = State::queued;
-    std::uint64_t request = 0;     // under way
-    std::uint64_t round = 0;       // answers of an earlier one are dropped
-    std::uint32_t position = 0;    // bytes compared so far
+    std::uint64_t request = 0;      // under way
+    std::uint64_t round = 0;        // answers of an earlier one are dropped
+    std::uint32_t position = 0;     // bytes compared so far
     std::vector<Block_record> own;  // of the window
-    std::vector<Run> runs;         // of the window, to be pulled
-    Message pulled;                // waits for room
+    std::vector<Run> runs;          // of the window, to be pulled
+    Message pulled;                 // waits for room
     std::size_t source = 0;
     unsigned failures = 0;
     std::string last_failure;
@@ -118,7 +119,7 @@ class Sync_manager final : private Connection_handler {
   Report report_;
   Sync_options options_;
   std::map<Chunk_id, Task> tasks_;
-  std::map<std::uint32_t, Link> links_;              // by cs
+  std::map<std::uint32_t, Link> links_;  // by cs
   std::uint64_t next_request_ = 1;
   std::uint64_t next_round_ = 1;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

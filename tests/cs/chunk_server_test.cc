@@ -29,9 +29,9 @@ TEST(Chunk_server, A_seal_stops_the_old_writer_in_every_operation) {
   EXPECT_EQ(world.open(1, 1).status(), static_cast<unsigned>(Errc::stale_epoch));
   EXPECT_EQ(world.seal(1), Errc::stale_epoch);
   for (Operation const operation : {Operation::zero, Operation::repair, Operation::table}) {
-    EXPECT_EQ(world.ask(*world.clients[0], world.request(operation, at(one, 0), 1, 0, 0))
-                  .header.status,
-              operation == Operation::repair ? Errc::stale_epoch : Errc::stale_epoch);
+    EXPECT_EQ(
+        world.ask(*world.clients[0], world.request(operation, at(one, 0), 1, 0, 0)).header.status,
+        operation == Operation::repair ? Errc::stale_epoch : Errc::stale_epoch);
   }
 }
 
@@ -129,9 +129,9 @@ TEST(Chunk_server, Zeroed_blocks_read_as_zeros_and_the_table_says_hole) {
   Server_world world;
   world.open(1, 1);
   EXPECT_EQ(world.write(at(one, 1), 1, 0, 4), Errc::ok);
-  EXPECT_EQ(
-      world.ask(*world.clients[0], world.request(Operation::zero, at(one, 2), 1, 1, 2)).header.status,
-      Errc::ok);
+  EXPECT_EQ(world.ask(*world.clients[0], world.request(Operation::zero, at(one, 2), 1, 1, 2))
+                .header.status,
+            Errc::ok);
   Message const read = world.read(one, 1, 1, 1);
   EXPECT_EQ(load_le<std::uint32_t>(read.meta.data()), crc32c_of_zero_block);
   Message const table =
@@ -188,9 +188,9 @@ TEST(Chunk_server, Roles_may_only_ask_what_is_theirs) {
   EXPECT_EQ(world.ask(*world.peers[0], world.request(Operation::write, at(one, 1), 1, 0, 1))
                 .header.status,
             Errc::refused);
-  EXPECT_EQ(
-      world.ask(*world.clients[0], world.request(Operation::pull, at(one, 0), 1, 0, 1)).header.status,
-      Errc::refused);
+  EXPECT_EQ(world.ask(*world.clients[0], world.request(Operation::pull, at(one, 0), 1, 0, 1))
+                .header.status,
+            Errc::refused);
   EXPECT_EQ(
       world.ask(*world.peers[0], world.request(Operation::pull, at(one, 0), 0, 0, 1)).header.status,
       Errc::ok);

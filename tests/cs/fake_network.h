@@ -101,10 +101,9 @@ class Fake_network final : public Network {
 
  private:
   void later(std::function<void()> work) {
-    hub_.queue.at(std::chrono::microseconds(50),
-                  [alive = alive_, work = std::move(work)] {
-                    if (*alive) work();
-                  });
+    hub_.queue.at(std::chrono::microseconds(50), [alive = alive_, work = std::move(work)] {
+      if (*alive) work();
+    });
   }
   Fake_hub& hub_;
   Peer_info info_;

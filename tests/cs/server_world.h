@@ -20,8 +20,7 @@ struct Server_node {
     options.identity.cs = {id};
     options.host = {id};
     randomize(options.identity, random);
-    EXPECT_TRUE(
-        make_contents(disk, disk, "journal", options.identity, ring_bytes, {}).has_value());
+    EXPECT_TRUE(make_contents(disk, disk, "journal", options.identity, ring_bytes, {}).has_value());
     EXPECT_TRUE(finish_repository(disk, options.identity).has_value());
     options.store.reserve_bytes = 1u << 20;
     options.store.staged_bytes_max = 2u << 20;
@@ -30,9 +29,7 @@ struct Server_node {
   ~Server_node() {
     if (server) die(false);
   }
-  Address address() const {
-    return {"cs" + std::to_string(options.identity.cs.value), 1, {}};
-  }
+  Address address() const { return {"cs" + std::to_string(options.identity.cs.value), 1, {}}; }
   void start() {
     network = std::make_unique<Fake_network>(hub, Role::cs);
     server = std::make_unique<Chunk_server>(clock, *network, disk, disk, random, log, options);

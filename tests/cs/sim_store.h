@@ -128,8 +128,7 @@ class Sim_store {
   Chunk& chunk(Chunk_id id) { return *store->load(id).value(); }
   Errc write(Chunk_id id, std::uint32_t first, std::uint32_t blocks, std::uint64_t stamp) {
     auto const made = test_data(stamp, first, blocks);
-    Errc const admitted =
-        store->admit(chunk(id), first * block_bytes, blocks * block_bytes);
+    Errc const admitted = store->admit(chunk(id), first * block_bytes, blocks * block_bytes);
     if (admitted != Errc::ok) return admitted;
     if (made.data.size() > store->request_bytes_max()) return Errc::too_large;
     while (!store->has_room(made.data.size())) run(tick_interval);

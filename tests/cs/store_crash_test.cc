@@ -8,8 +8,8 @@
 namespace pstorage::cs {
 namespace {
 
-constexpr std::uint32_t chunk_blocks = 512;   // two pages
-constexpr std::uint32_t blocks_used = 96;     // around the border of the pages: collisions wanted
+constexpr std::uint32_t chunk_blocks = 512;  // two pages
+constexpr std::uint32_t blocks_used = 96;    // around the border of the pages: collisions wanted
 constexpr std::uint32_t first_used = 256 - blocks_used / 2;
 constexpr File_id file{7};
 
@@ -18,7 +18,7 @@ struct Content {
   bool is_zero = true;
   bool is_large = false;
   bool from_writer = false;
-  bool acknowledged = true;        // large writes are not at once
+  bool acknowledged = true;  // large writes are not at once
   bool operator==(Content const&) const = default;
 };
 
@@ -30,7 +30,7 @@ struct Block_model {
 struct Chunk_model {
   std::map<std::uint32_t, Block_model> blocks;
   bool alive = false;
-  bool maybe_alive = false;        // created, not flushed since
+  bool maybe_alive = false;  // created, not flushed since
   std::uint64_t flushed_stamp = 0;
   std::uint64_t last_stamp = 0;
 };
@@ -62,16 +62,25 @@ class Crash_run {
 
   void step() {
     switch (random_.below(14)) {
-      case 0: return flush();
-      case 1: return zero();
-      case 2: return repair();
-      case 3: return world_.run(tick_interval * static_cast<long>(1 + random_.below(30)));
-      case 4: return check_some();
-      case 5: return seal();
-      case 6: return random_.below(4) == 0 ? remove() : flush();
+      case 0:
+        return flush();
+      case 1:
+        return zero();
+      case 2:
+        return repair();
+      case 3:
+        return world_.run(tick_interval * static_cast<long>(1 + random_.below(30)));
+      case 4:
+        return check_some();
+      case 5:
+        return seal();
+      case 6:
+        return random_.below(4) == 0 ? remove() : flush();
       case 7:
-      case 8: return write(17 + static_cast<std::uint32_t>(random_.below(30)));
-      default: return write(1 + static_cast<std::uint32_t>(random_.below(8)));
+      case 8:
+        return write(17 + static_cast<std::uint32_t>(random_.below(30)));
+      default:
+        return write(1 + static_cast<std::uint32_t>(random_.below(8)));
     }
   }
 
@@ -145,8 +154,7 @@ class Crash_run {
     for (std::uint32_t i = 0; i < blocks; ++i) {
       records[i] = {stamp, load_le<std::uint32_t>(made.crcs.data() + i * 4), 0};
     }
-    bool const large =
-        world_.store->repair(chunk, first * block_bytes, records, made.data).large;
+    bool const large = world_.store->repair(chunk, first * block_bytes, records, made.data).large;
     submitted(id, first, blocks, {stamp, false, large, false, !large});
   }
   void end_turn() { ASSERT_EQ(world_.store->end_turn(), Errc::ok); }
@@ -274,15 +282,15 @@ class Crash_run {
   void check_block(Chunk_id id, std::uint32_t block, Block_model& state, bool power_loss,
                    std::uint64_t last) {
     Read_result const found = world_.read(id, block, 1);
-    Block_record const record =
-        world_.store->block_record(*world_.store->find(id), block);
+    Block_record const record = world_.store->block_record(*world_.store->find(id), block);
     std::string const where = "chunk " + std::to_string(id.value) + " block " +
                               std::to_string(block) + " stamp " + std::to_string(record.stamp);
     auto& history = state.history;
     if (found.status == Errc::corrupt) {
       bool torn = false;
       for (std::size_t i = 1; i < history.size(); ++i) torn = torn || history[i].is_large;
-      ASSERT_TRUE(power_loss && torn) << where << " is corrupt:" << show(history) << " " << power_loss;
+      ASSERT_TRUE(power_loss && torn)
+          << where << " is corrupt:" << show(history) << " " << power_loss;
       history.assign(1, heal(id, block));
       return;
     }
@@ -291,7 +299,8 @@ class Crash_run {
     for (std::size_t i = 0; i < history.size(); ++i) {
       if (history[i].stamp == record.stamp) match = i;
     }
-    ASSERT_LT(match, history.size()) << where << " is none of the submitted ones: " << show(history);
+    ASSERT_LT(match, history.size())
+        << where << " is none of the submitted ones: " << show(history);
     Content const content = history[match];
     ASSERT_TRUE(world_.holds(id, block, content.is_zero ? 0 : content.stamp)) << where;
     for (std::size_t i = match + 1; i < history.size() && !power_loss; ++i) {
@@ -301,7 +310,8 @@ class Crash_run {
     for (Content const& one : history) large = large || one.is_large;
     // Without large writes the log is cut at one point: everything up to the last stamp is there.
     for (std::size_t i = match + 1; i < history.size() && !large; ++i) {
-      ASSERT_FALSE(history[i].from_writer && history[i].stamp <= last) << where << " has a gap:" << show(history) << " last " << last;
+      ASSERT_FALSE(history[i].from_writer && history[i].stamp <= last)
+          << where << " has a gap:" << show(history) << " last " << last;
     }
     history.assign(1, content);
   }

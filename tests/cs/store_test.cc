@@ -113,7 +113,8 @@ TEST(Store, The_ring_wraps_many_times_without_losing_anything) {
   world.die(true);
   world.must_start();
   for (std::uint32_t block = 0; block < 250; ++block) {
-    EXPECT_TRUE(world.holds(chunk_a, block, world.store->block_record(world.chunk(chunk_a), block).stamp));
+    EXPECT_TRUE(
+        world.holds(chunk_a, block, world.store->block_record(world.chunk(chunk_a), block).stamp));
     EXPECT_GE(world.store->block_record(world.chunk(chunk_a), block).stamp, stamp(1749));
   }
 }
@@ -127,8 +128,8 @@ TEST(Store, A_flipped_bit_is_never_returned_as_good) {
   world.die(false);
   std::string const name = chunk_name(chunk_a);
   world.disk.flip(name, data_offset(1u << 20) + 5 * block_bytes + 77, 4);  // data
-  world.disk.flip(name, table_offset + 9 * 16 + 2, 1);                    // stamp of block 9
-  world.disk.flip(name, table_offset + 11 * 16 + 13, 0x40);               // flags of block 11
+  world.disk.flip(name, table_offset + 9 * 16 + 2, 1);                     // stamp of block 9
+  world.disk.flip(name, table_offset + 11 * 16 + 13, 0x40);                // flags of block 11
   world.must_start();
   for (std::uint32_t const block : {5u, 9u, 11u}) {
     Read_result const found = world.read(chunk_a, block, 1);
@@ -184,11 +185,12 @@ TEST(Store, A_failed_sync_makes_the_repository_read_only_for_good) {
   world.make_chunk(chunk_a);
   EXPECT_EQ(world.write(chunk_a, 1, 1, stamp(1)), Errc::ok);
   bool failed = false;
-  world.disk.set_fault([&](sim::Disk_call call, std::string const&) -> std::optional<std::error_code> {
-    if (call != sim::Disk_call::sync || failed) return std::nullopt;
-    failed = true;
-    return std::error_code(EIO, std::system_category());
-  });
+  world.disk.set_fault(
+      [&](sim::Disk_call call, std::string const&) -> std::optional<std::error_code> {
+        if (call != sim::Disk_call::sync || failed) return std::nullopt;
+        failed = true;
+        return std::error_code(EIO, std::system_category());
+      });
   EXPECT_EQ(world.flush({7}), Errc::io_error);
   EXPECT_TRUE(world.store->is_read_only());
   EXPECT_EQ(world.log.errors.size(), 1u);

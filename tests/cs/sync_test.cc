@@ -48,9 +48,9 @@ class Sync : public testing::Test {
     mds_.push(1026, push);
   }
   std::vector<Block_record> table(std::size_t server) {
-    Message const answer = world_.ask(
-        *world_.peers[server],
-        world_.request(Operation::table, {}, 0, 0, test_chunk_size / block_bytes));
+    Message const answer =
+        world_.ask(*world_.peers[server],
+                   world_.request(Operation::table, {}, 0, 0, test_chunk_size / block_bytes));
     EXPECT_EQ(answer.header.status, Errc::ok);
     std::vector<Block_record> records(answer.meta.size() / sizeof(Block_record));
     std::memcpy(records.data(), answer.meta.data(), answer.meta.size());
@@ -174,8 +174,7 @@ TEST_F(Sync, Deleted_chunks_are_reported_once_they_are_gone) {
   push.mutable_delete_chunks()->add_chunks(99);  // never seen: gone already
   mds_.push(1025, push);
   world_.run(std::chrono::seconds(1));
-  auto const deleted =
-      mds_.all([](auto const& request) { return request.has_deleted_chunks(); });
+  auto const deleted = mds_.all([](auto const& request) { return request.has_deleted_chunks(); });
   ASSERT_EQ(deleted.size(), 1u);
   EXPECT_EQ(deleted[0].deleted_chunks().chunks_size(), 2);
   EXPECT_EQ(world_.open(2, 2, source, 0, false).status(), static_cast<unsigned>(Errc::not_found));

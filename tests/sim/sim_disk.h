@@ -16,7 +16,16 @@
 namespace pstorage::sim {
 
 enum class Disk_call {
-  open, read, write, sync, punch, truncate, remove, rename, make_directory, sync_directory
+  open,
+  read,
+  write,
+  sync,
+  punch,
+  truncate,
+  remove,
+  rename,
+  make_directory,
+  sync_directory
 };
 
 /// No bookkeeping of used space a write.
@@ -49,8 +58,8 @@ class Sim_disk final : public Disk {
 
   /// The process died, the machine lives: nothing is lost.
   void kill();
-  /// The power failed: each unsynced write, punch and truncation is kept, dropped or (writes) torn at
-  /// 512 bytes, each unsynced change of a directory is kept or dropped, in any combination.
+  /// The power failed: each unsynced write, punch and truncation is kept, dropped or (writes) torn
+  /// at 512 bytes, each unsynced change of a directory is kept or dropped, in any combination.
   void crash();
 
   /// Inverts bits of one byte, in the page cache and on the platter.
@@ -92,9 +101,10 @@ class Sim_disk final : public Disk {
   Fault fault_;
   Time_point stalled_until_{};
   std::uint64_t calls_ = 0;
-  std::uint64_t life_ = 1;  // of the process that uses it; Files and completions of earlier ones fail
-  Names names_;             // as seen now
-  Names durable_;           // as after a power loss that drops everything unsynced
+  std::uint64_t life_ =
+      1;           // of the process that uses it; Files and completions of earlier ones fail
+  Names names_;    // as seen now
+  Names durable_;  // as after a power loss that drops everything unsynced
   std::vector<Change> changes_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

@@ -93,9 +93,15 @@ struct Sim_disk::Inode {
 
   static void carry_out(Sim_image& image, Unsynced const& operation) {
     switch (operation.kind) {
-      case Kind::write: image.write(operation.offset, operation.bytes); break;
-      case Kind::punch: image.punch(operation.offset, operation.length); break;
-      case Kind::truncate: image.truncate(operation.length); break;
+      case Kind::write:
+        image.write(operation.offset, operation.bytes);
+        break;
+      case Kind::punch:
+        image.punch(operation.offset, operation.length);
+        break;
+      case Kind::truncate:
+        image.truncate(operation.length);
+        break;
     }
   }
   void add(Unsynced operation) {
