@@ -24,7 +24,7 @@ std::string below_mount(std::string const& cluster, std::string const& path) {
       continue;
     }
     if (path == point) {
-      best = "/";
+      best.assign(1, '/');  // not = "/": g++ 12 -O2 sees a -Wrestrict in it (its bug 105329)
       best_size = point.size();
     } else if (path.starts_with(point + "/")) {
       best = path.substr(point.size());
