@@ -65,9 +65,8 @@ int Cli::run(int argc, char const* const* argv) {
   } catch (CLI::ParseError const& error) {
     if (error.get_exit_code() == 0) return app_->exit(error);  // --help, --version
     auto const unknown = app_->remaining(true);
-    std::string const what = unknown.empty()
-                                 ? error.what()
-                                 : "unknown command or option '" + unknown.front() + "'";
+    std::string const what =
+        unknown.empty() ? error.what() : "unknown command or option '" + unknown.front() + "'";
     std::cerr << "pstorage: " << what << "; try 'pstorage --help'\n";
     return exit_usage;
   }

@@ -128,6 +128,8 @@ class Metadata_server final : public Connection_handler,
 
   // status.cc
   void fill_services(proto::Services& services);
+  void fill_servers(proto::Services& services);
+  void fill_clients(proto::Services& services);
   void fill_status(proto::Status_reply& status);
   void fill_chunk_counts(proto::Status_reply& status);
 

@@ -34,7 +34,6 @@ void add_margins(Candidate const& candidate, Placement_rules const& rules,
 }  // namespace
 
 void Metadata_server::fill_services(proto::Services& services) {
-  auto& database = state_->database();
   auto& mds = *services.add_services();
   mds.set_kind("MDS");
   mds.set_id(options_.id.value);
@@ -46,7 +45,12 @@ void Metadata_server::fill_services(proto::Services& services) {
   mds.set_uptime_ms(milliseconds(clock_.now() - start_time_));
   mds.set_commits(entries_->commits());
   if (options_.memory_bytes) mds.set_memory_bytes(options_.memory_bytes());
+  fill_servers(services);
+  fill_clients(services);
+}
 
+void Metadata_server::fill_servers(proto::Services& services) {
+  auto& database = state_->database();
   std::map<Cs_id, std::uint32_t> unique;
   {
     Rows rows(database,
@@ -88,9 +92,12 @@ void Metadata_server::fill_services(proto::Services& services) {
     service.set_write_ops(stats.write_ops());
     service.set_syncs(stats.syncs());
   }
+}
+
+void Metadata_server::fill_clients(proto::Services& services) {
   std::map<Session_id, std::uint32_t> leases;
   for (auto const& [file, lease] : tables_.leases) ++leases[lease.session];
-  Rows clients(database,
+  Rows clients(state_->database(),
                "SELECT id, name, host, opened_ms FROM session WHERE role = ?"
                " ORDER BY opened_ms, id");
   clients.bind(1, static_cast<int>(Role::client));
