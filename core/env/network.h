@@ -17,7 +17,7 @@ enum class Role : unsigned char { mds = 1, cs = 2, client = 3, tool = 4 };
 /// Who is at the other end, as it proved (the key) and said (the rest) in its hello.
 struct Peer_info {
   Role role = Role::client;
-  std::string name;          // "pstorage-nbd[4711]@host1", for people
+  std::string name;  // "pstorage-nbd[4711]@host1", for people
   Host_id host;
   std::string cluster_uuid;  // empty: it does not know it yet
   std::string address;       // of the peer, for people
@@ -53,7 +53,8 @@ class Network {
   /// with its real port. Errors: the system's, with a line for a person.
   virtual Outcome<Address> listen(Address const& at, Connection_handler& handler) = 0;
   /// Queues `message`; written at the end of the turn, together with the others (cork). A dead or
-  /// unknown connection swallows it. Messages of one connection arrive in order or not at all.
+  /// unknown connection swallows it; one that is being made keeps it until it is connected.
+  /// Messages of one connection arrive in order or not at all.
   virtual void send(Connection_id connection, Message message) = 0;
   /// Drops the connection and what is queued on it; no on_disconnected follows.
   virtual void close(Connection_id connection) = 0;

@@ -49,8 +49,7 @@ void Cluster_sim::fail(std::string const& what) {
 
 void Cluster_sim::run_for(Duration time) { world_.queue().run_until(world_.now() + time); }
 
-template <typename Condition>
-bool Cluster_sim::run_until(Condition condition, Duration patience) {
+bool Cluster_sim::run_until(std::function<bool()> const& condition, Duration patience) {
   Time_point const end = world_.now() + patience;
   while (!condition()) {
     if (world_.now() >= end) return false;

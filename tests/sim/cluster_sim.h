@@ -73,8 +73,7 @@ class Cluster_sim {
   void rot_something();
   void heal();
   void run_for(Duration time);
-  template <typename Condition>
-  bool run_until(Condition condition, Duration patience);
+  bool run_until(std::function<bool()> const& condition, Duration patience);
 
   void settle();
   bool all_in_sync();

@@ -14,16 +14,16 @@ inline constexpr Moment never = INT64_MAX;
 
 /// One write of a unique value to one block, or a zero of it.
 struct Block_write {
-  std::uint64_t value = 0;   // unique in the run; 0 only for zeroes
+  std::uint64_t value = 0;  // unique in the run; 0 only for zeroes
   bool is_zero = false;
-  std::uint32_t epoch = 0;   // of the writer
+  std::uint32_t epoch = 0;  // of the writer
   Moment start = 0;
-  Moment finish = never;     // answered ok
-  Moment durable = never;    // a flush that covers it was answered; never: none
+  Moment finish = never;   // answered ok
+  Moment durable = never;  // a flush that covers it was answered; never: none
 };
 
 struct Block_read {
-  std::uint64_t value = 0;   // 0: zeros
+  std::uint64_t value = 0;  // 0: zeros
   Moment start = 0;
   Moment finish = 0;
 };

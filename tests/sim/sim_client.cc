@@ -52,7 +52,7 @@ void Sim_client::start() {
   client::Cluster_options options;
   options.session.servers = servers_;
   options.session.name = node_.name();
-  options.session.host = {0x9000 + std::hash<std::string>()(node_.name()) % 1000};
+  options.session.host = node_.host();
   cluster_ = std::make_unique<client::Cluster>(node_, node_, world_.random(), world_, node_,
                                                std::move(options));
   node_.start({cluster_.get(), this});

@@ -33,6 +33,7 @@ struct Cluster_sim::Cs_host {
   std::string start();
   void stop(bool power);
   bool is_running() const { return server != nullptr; }
+  Address address() const { return {.host = node.name(), .port = 3000, .unix_path = {}}; }
   /// Inverts a bit somewhere in a chunk file's data; false when there is none.
   bool flip_data(Sim_random& random);
 
@@ -40,6 +41,7 @@ struct Cluster_sim::Cs_host {
   Cs_id id;
   Sim_node& node;
   Sim_disk disk;
+  cs::Repository_identity identity;
   std::unique_ptr<cs::Chunk_server> server;
 };
 

@@ -10,6 +10,7 @@ namespace pstorage::sim {
 namespace {
 
 constexpr Duration cut_retry = std::chrono::milliseconds(20);
+constexpr Duration handshake_timeout = std::chrono::seconds(5);
 
 }  // namespace
 
@@ -98,6 +99,11 @@ Connection_id Sim_node::connect(Address const& to, Connection_handler& handler) 
   world_.wires_[end.id] = {wire, 0};
   world_.queue().at(world_.latency(),
                     [this, wire, address = to.text()] { world_.attempt(wire, address, 0); });
+  world_.queue().at(handshake_timeout, [this, wire] {
+    if (wire->established || wire->dead) return;
+    wire->dead = true;
+    world_.disconnect(wire, 0, Duration{0}, "no answer to the handshake");
+  });
   return end.id;
 }
 
@@ -105,6 +111,10 @@ void Sim_node::send(Connection_id connection, Message message) {
   auto const [wire, from] = world_.find(connection);
   if (wire == nullptr || !wire->ends[from].open) return;
   auto& to = wire->ends[1 - from];
+  if (!wire->established && from == 0 && !wire->dead) {
+    wire->early.push_back(std::move(message));
+    return;
+  }
   if (wire->dead || to.node == nullptr) {
     // Nobody is there any more: the answer to the packet is a reset.
     if (wire->dead && to.node != nullptr && to.node->is_up() && !world_.is_cut(*this, *to.node))
@@ -212,7 +222,10 @@ void Sim_world::attempt(std::shared_ptr<Wire> const& wire, std::string address, 
       wire->ends[0].node->run([this, wire] {
         End& caller_end = wire->ends[0];
         End& server_end = wire->ends[1];
-        if (!stands(caller_end)) return;
+        if (!stands(caller_end) || wire->dead) return;
+        wire->established = true;
+        auto early = std::exchange(wire->early, {});
+        for (Message& message : early) caller_end.node->send(caller_end.id, std::move(message));
         mix(caller_end.id.value);
         caller_end.handler->on_connected(caller_end.id, {.role = server_end.node->role_,
                                                          .name = server_end.node->name_,

@@ -49,6 +49,7 @@ class Sim_node final : public Clock, public Network, public Executor, public Sim
   ~Sim_node() override;
 
   std::string const& name() const { return name_; }
+  Host_id host() const { return host_; }
   bool is_up() const { return up_; }
   bool is_paused() const;
 
@@ -143,7 +144,9 @@ class Sim_world final : public Log {
   };
   struct Wire {
     End ends[2];
-    bool dead = false;  // nothing passes any more
+    bool dead = false;           // nothing passes any more
+    bool established = false;    // both ends have authenticated
+    std::vector<Message> early;  // sent before that
   };
 
   Duration latency();
