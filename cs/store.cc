@@ -213,6 +213,7 @@ Errc Store::end_turn() {
   }
   if (read_only_) return Errc::read_only;
   if (turn_blocks_ != 0) {
+    last_write_ = clock_.now();
     std::size_t const blocks = std::exchange(turn_blocks_, 0);
     // Apply keeps pace with writing once enough is staged for neighbours to meet.
     if (staged_bytes_ > options_.apply_above_bytes) apply_some(2 * blocks);

@@ -59,7 +59,6 @@ void Store::stage_data(Chunk& chunk, std::uint32_t block, Lsn lsn, Block_record 
 void Store::writer_accepted(Chunk& chunk, Lsn lsn, Stamp stamp) {
   if (chunk.replica.unclean) chunk.cleaned_lsn = lsn;
   chunk.replica.accepted(stamp);
-  last_write_ = clock_.now();
 }
 
 void Store::note_large(Chunk& chunk, Lsn lsn, std::uint32_t offset, std::uint32_t length) {
@@ -184,7 +183,6 @@ Store::Accepted Store::repair(Chunk& chunk, std::uint32_t offset,
   record.offset = offset;
   record.length = blocks * block_bytes;
   turn_blocks_ += blocks;
-  last_write_ = clock_.now();
   if (!may_be_large(chunk, offset, blocks, data.size())) {
     return {repair_inline(chunk, record, records, data), false};
   }
