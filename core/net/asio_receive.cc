@@ -112,6 +112,8 @@ bool Asio_connection::take_plain() {
     std::size_t got = 0;
     switch (tls_->read(to, got)) {
       case Tls_channel::Status::want_input:
+        // The peer may have asked for new keys: that wants an answer.
+        if (!tls_->output().empty()) mark_dirty();
         return true;
       case Tls_channel::Status::failed:
         fail(failure(Errc::unavailable,

@@ -18,17 +18,19 @@ constexpr std::size_t inline_meta_bytes = Send_queue::head_bytes_max - header_by
 
 void Send_queue::push(Message message) {
   PS_ASSERT(message.meta.size() <= meta_bytes_max && message.data.size() <= data_bytes_max);
-  std::array<std::byte, head_bytes_max> head;
+  Entry& entry = entries_.emplace_back();
   auto const meta_size = message.meta.size();
   encode_header(message.header, static_cast<std::uint32_t>(meta_size),
-                static_cast<std::uint32_t>(message.data.size()), head.data());
-  std::size_t head_size = header_bytes;
+                static_cast<std::uint32_t>(message.data.size()), entry.head.data());
+  entry.head_bytes = header_bytes;
   if (meta_size > 0 && meta_size <= inline_meta_bytes) {
-    std::memcpy(head.data() + header_bytes, message.meta.data(), meta_size);
-    head_size += meta_size;
-    message.meta = {};
+    std::memcpy(entry.head.data() + header_bytes, message.meta.data(), meta_size);
+    entry.head_bytes += meta_size;
+  } else {
+    entry.first = std::move(message.meta);
   }
-  push(Bytes(head.data(), head_size), std::move(message.meta), std::move(message.data));
+  entry.second = std::move(message.data);
+  bytes_ += entry.size();
 }
 
 void Send_queue::push(Bytes head, Slice first, Slice second) {

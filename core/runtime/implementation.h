@@ -41,6 +41,11 @@ class Runtime::Implementation final : private Executor {
 
   void defer(std::function<void()> work) override;
   void run_deferred();
+  // Checked this often: did the last burst end, so that its memory can go back to the system?
+  static constexpr unsigned ticks_a_memory_check = 500;
+  static constexpr std::uint64_t busy_turns = 2500;
+
+  void return_memory();
   void apply_placement();
   void arm_tick();
   void on_tick();
@@ -65,6 +70,9 @@ class Runtime::Implementation final : private Executor {
   std::function<void()> stop_handler_;
   std::unique_ptr<Asio_network> network_;
   bool stopped_ = false;
+  unsigned ticks_ = 0;
+  std::uint64_t turns_ = 0;       // since the last memory check
+  bool memory_is_loose_ = false;  // there was a burst since memory was last returned
 };
 
 }  // namespace pstorage

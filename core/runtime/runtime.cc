@@ -91,6 +91,17 @@ void Runtime::Implementation::on_tick() {
   for (std::size_t i = 0; i < tickers_.size(); ++i)
     if (tickers_[i] != nullptr) tickers_[i]->on_tick();
   std::erase(tickers_, nullptr);
+  if (++ticks_ % ticks_a_memory_check == 0) return_memory();
+}
+
+// keep_blocks_in_malloc() holds on to what the largest burst needed. Giving it back takes some ms,
+// so only once, when it is over.
+void Runtime::Implementation::return_memory() {
+  bool const is_busy = std::exchange(turns_, 0) >= busy_turns;
+  if (is_busy)
+    memory_is_loose_ = true;
+  else if (std::exchange(memory_is_loose_, false))
+    ::malloc_trim(4 << 20);
 }
 
 void Runtime::Implementation::on_signal() {
@@ -137,6 +148,7 @@ void Runtime::Implementation::sleep(Duration at_most) {
 }
 
 void Runtime::Implementation::run_turn(Duration at_most) {
+  ++turns_;
   io_.restart();
   if (!deferred_.empty())
     io_.poll_one();  // work waits: look, but do not sleep

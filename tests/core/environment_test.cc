@@ -35,8 +35,8 @@ TEST(Address_test, Texts_and_addresses_agree) {
 }
 
 TEST(Address_test, Malformed_ones_are_refused_with_the_reason) {
-  for (std::string const text : {"", ":1", "a:", "a:b", "a:65536", "a:-1", "a:1x", "[::1", "[::1]x",
-                                 "[::1]:x", "unix:"})
+  for (std::string const text :
+       {"", ":1", "a:", "a:b", "a:65536", "a:-1", "a:1x", "[::1", "[::1]x", "[::1]:x", "unix:"})
     EXPECT_FALSE(Address::parse(text, 9)) << text;
   EXPECT_FALSE(Address::parse("unix:" + std::string(108, 'x'), 9));
 }
@@ -53,8 +53,8 @@ TEST(Size, Suffixes_are_powers_of_1024) {
 }
 
 TEST(Size, Malformed_and_huge_ones_are_refused) {
-  for (std::string const text : {"", "G", "-1", "1.5G", "1GG", "1 G", "0x10", "1E", "99999999999P",
-                                 "99999999999999999999"})
+  for (std::string const text :
+       {"", "G", "-1", "1.5G", "1GG", "1 G", "0x10", "1E", "99999999999P", "99999999999999999999"})
     EXPECT_FALSE(parse_size(text)) << text;
   EXPECT_EQ(parse_size("16383P").value(), 16383ull << 50);
   EXPECT_FALSE(parse_size("16384P"));
@@ -119,8 +119,7 @@ TEST(Atomic_file, A_failed_write_leaves_the_old_file_and_nothing_else) {
   EXPECT_EQ(read_file(path), "new");
   EXPECT_FALSE(write_file_atomically(directory.path("none/file"), as_bytes("x"), 0644));
   std::size_t entries = 0;
-  for ([[maybe_unused]] auto const& entry :
-       std::filesystem::directory_iterator(directory.path()))
+  for ([[maybe_unused]] auto const& entry : std::filesystem::directory_iterator(directory.path()))
     ++entries;
   EXPECT_EQ(entries, 1u);
 }

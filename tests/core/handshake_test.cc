@@ -1,6 +1,7 @@
 // Who may talk to whom, and what strangers, port scans and garbage get.
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <random>
@@ -238,6 +239,22 @@ TEST_F(Handshake, Above_the_limit_connections_are_refused) {
   pair->turn(10);
   pair->client.network().connect(address, pair->client_side);
   EXPECT_TRUE(pair->turn_until([&] { return pair->client_side.connected.size() == 4; }));
+}
+
+TEST_F(Handshake, Running_out_of_descriptors_is_survived) {
+  serve(options(), options());
+  std::vector<File_descriptor> waiting;
+  for (int i = 0; i < 5; ++i) waiting.push_back(raw());
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  rlimit none = before;
+  none.rlim_cur = static_cast<rlim_t>(waiting.back().get()) + 1;
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+  pair->turn(20);
+  EXPECT_GE(pair->server_log.count("accept failed"), 1u);
+  EXPECT_LE(pair->server_log.count("accept failed"), 10u) << "it spins";
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_EQ(connect(), "");
 }
 
 TEST_F(Handshake, A_peer_that_takes_nothing_is_cut_off) {
