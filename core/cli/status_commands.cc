@@ -5,6 +5,7 @@
 #include <ctime>
 
 #include "core/cli/commands.h"
+#include "core/cli/daemon.h"
 #include "core/cli/output.h"
 #include "core/config/etc.h"
 #include "core/size.h"
@@ -163,13 +164,15 @@ Outcome<void> list_services(Cli& cli, bool all) {
   auto list = nlohmann::json::array();
   std::vector<std::vector<std::string>> rows;
   for (auto const& service : reply.services().services()) {
-    if (service.kind() == "CLIENT" || (!all && service.host_id() != host.value)) continue;
+    // By name too: on a machine that plays several hosts (devcluster) all of them are "this one".
+    bool const is_here = service.host_id() == host.value || service.host_name() == host_name();
+    if (service.kind() == "CLIENT" || !(all || is_here)) continue;
     list.push_back(to_json(service));
     rows.push_back({service.kind(), std::to_string(service.id()), service.state(),
                     service.host_name(), service.address()});
   }
   if (cli.is_json()) {
-    print_json(list);
+    print_json({{"services", list}});
   } else {
     print_table({"TYPE", ">ID", "STATUS", "HOST", "ADDRESS"}, rows);
   }

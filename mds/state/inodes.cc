@@ -46,7 +46,8 @@ Outcome<Tree_place> find_place(Database& database, std::string const& path) {
   std::string walked;
   for (auto const& name : names) {
     if (!place.inode) {
-      return failure(Errc::not_found, "no directory '" + walked + "'");
+      return failure(Errc::not_found,
+                     "no file or directory '" + path + "': there is no directory '" + walked + "'");
     }
     if (!place.inode->is_directory()) {
       return failure(Errc::not_directory, "'" + walked + "' is not a directory");

@@ -46,7 +46,8 @@ TEST_F(Name_space, Create_with_parents_makes_the_directories) {
 TEST_F(Name_space, Create_without_parents_needs_the_directory) {
   auto const reply = create_directory(1, "/missing/directory");
   EXPECT_EQ(status(reply), Errc::not_found);
-  EXPECT_EQ(reply.text(), "no directory '/missing'");
+  EXPECT_EQ(reply.text(),
+            "no file or directory '/missing/directory': there is no directory '/missing'");
 }
 
 TEST_F(Name_space, Paths_are_checked) {
