@@ -20,13 +20,14 @@ void File_volume::flush(Done done) {
   if (Errc const error = check(0, 0); error != Errc::ok)
     return answer_later([done = std::move(done), error] { done(make_error_code(error)); });
   ++counters_.flushes;
-  start_flush(std::move(done));
+  start_flush(std::move(done), true);
 }
 
-void File_volume::start_flush(Done done) {
+void File_volume::start_flush(Done done, bool explicit_flush) {
   std::uint64_t const id = next_flush_++;
   Flush& flush = flushes_[id];
   flush.done = std::move(done);
+  flush.is_explicit = explicit_flush;
   for (auto& [cs, server] : servers_) {
     if (server.dirty.empty()) continue;
     flush.parts.push_back({.cs = cs, .chunks = std::exchange(server.dirty, {}), .sent = false});
@@ -131,7 +132,9 @@ void File_volume::finish_part(std::uint64_t id, Cs_id cs) {
 void File_volume::finish_flush(std::uint64_t id) {
   auto node = flushes_.extract(id);
   Errc error = node.mapped().error;
-  if (std::exchange(lost_writes_, false) && error == Errc::ok) error = Errc::lost_writes;
+  // Only a FLUSH tells of lost writes: an error of a write with FUA would be taken for its own.
+  if (node.mapped().is_explicit && std::exchange(lost_writes_, false) && error == Errc::ok)
+    error = Errc::lost_writes;
   answer_later([done = std::move(node.mapped().done), error] {
     if (error != Errc::ok) return done(make_error_code(error));
     done(success());

@@ -405,7 +405,7 @@ void File_volume::complete_request(Request& request) {
     return read_done(std::move(parts));
   }
   if (error != Errc::ok) return done(make_error_code(error));
-  if (fua) return start_flush(std::move(done));
+  if (fua) return start_flush(std::move(done), false);
   done(success());
 }
 

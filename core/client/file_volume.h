@@ -80,6 +80,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   struct Flush {
     Done done;
     std::vector<Flush_part> parts;
+    bool is_explicit = false;  // not the second half of a write with FUA
     Errc error = Errc::ok;
   };
   struct Sealing {
@@ -142,7 +143,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void abort_all(Errc why);
 
   // Flush: file_flush.cc.
-  void start_flush(Done done);
+  void start_flush(Done done, bool explicit_flush);
   void send_flush_part(std::uint64_t id, Flush_part& part);
   void flush_answered(std::uint64_t id, Cs_id cs, Message& reply);
   void flush_lost(std::uint64_t id, Cs_id cs);

@@ -33,6 +33,7 @@ Cluster_sim::Cluster_sim(std::uint64_t seed, bool verbose)
       plan_(draw_plan(world_.random())),
       ledger_(std::size_t{plan_.chunks} * plan_.chunk_bytes / block_bytes) {
   world_.set_verbose(verbose);
+  ledger_.verbose = verbose;
 }
 
 Cluster_sim::~Cluster_sim() {
@@ -176,6 +177,8 @@ void Cluster_sim::stop_mds(bool power) {
 
 void Cluster_sim::stop_cs(Cs_host& host, bool power) {
   if (!host.is_running()) return;
+  // It may hold the only up-to-date replica of some chunk.
+  if (power) ledger_.power_lost(world_.now().since_start.count());
   host.stop(power);
   restart_later([this, &host] { start_cs(host); });
 }
@@ -256,11 +259,11 @@ void Cluster_sim::partition() {
   } else {
     // Two sides, or a few pairs: not everybody need see the same network.
     unsigned const share = 20 + static_cast<unsigned>(random.below(60));
-    for (auto* a : nodes)
-      for (auto* b : nodes) {
-        if (a >= b || !random.percent(share)) continue;
-        world_.cut(*a, *b);
-        if (!one_way) world_.cut(*b, *a);
+    for (std::size_t a = 0; a < nodes.size(); ++a)
+      for (std::size_t b = a + 1; b < nodes.size(); ++b) {
+        if (!random.percent(share)) continue;
+        world_.cut(*nodes[a], *nodes[b]);
+        if (!one_way) world_.cut(*nodes[b], *nodes[a]);
       }
   }
   Duration const time = random.between(std::chrono::milliseconds(50), std::chrono::seconds(7));

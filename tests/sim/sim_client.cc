@@ -27,11 +27,30 @@ std::optional<std::uint64_t> block_value(std::byte const* from) {
   return value;
 }
 
+std::string Ledger::tell(Block_history const& history) {
+  std::map<Moment, std::string> lines;
+  auto const seconds = [](Moment moment) {
+    return moment == never ? std::string("never")
+                           : std::to_string(static_cast<double>(moment) / 1e9);
+  };
+  for (Block_write const& write : history.writes)
+    lines[write.start] += (write.is_zero ? "zero" : "write " + std::to_string(write.value)) +
+                          " epoch " + std::to_string(write.epoch) + " from " +
+                          seconds(write.start) + " to " + seconds(write.finish) + " durable " +
+                          seconds(write.durable) + "\n";
+  for (Block_read const& read : history.reads)
+    lines[read.start] += "read " + std::to_string(read.value) + " from " + seconds(read.start) +
+                         " to " + seconds(read.finish) + "\n";
+  std::string text;
+  for (auto const& [_, line] : lines) text += line;
+  return text;
+}
+
 std::string Ledger::check() const {
   if (!fault_.empty()) return fault_;
   for (std::size_t i = 0; i < blocks_.size(); ++i)
     if (auto fault = check_block(blocks_[i], power_losses_); !fault.empty())
-      return "block " + std::to_string(i) + ": " + fault;
+      return "block " + std::to_string(i) + ": " + fault + (verbose ? "\n" + tell(blocks_[i]) : "");
   return {};
 }
 

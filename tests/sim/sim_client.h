@@ -27,8 +27,10 @@ class Ledger {
     if (fault_.empty()) fault_ = what;
   }
   std::uint64_t operations = 0;
+  bool verbose = false;  // check() also tells the block's whole history
 
  private:
+  static std::string tell(Block_history const& history);
   std::vector<Block_history> blocks_;
   std::vector<Moment> power_losses_;
   std::uint64_t last_value_ = 0;
