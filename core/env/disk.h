@@ -51,7 +51,7 @@ class File {
 struct Open_mode {
   bool create = false;     // make it if missing
   bool exclusive = false;  // fail with file_exists if it is there
-  bool random = false;     // chunk data: POSIX_FADV_RANDOM, small write pieces where the fs needs it
+  bool random = false;  // chunk data: POSIX_FADV_RANDOM, small write pieces where the fs needs it
 };
 
 struct Disk_space {

@@ -1,0 +1,192 @@
+// File_volume: allocation, failed replicas and maps at the MDS; links; the end of the lease.
+#include <algorithm>
+#include <set>
+#include <utility>
+
+#include "core/client/file_volume.h"
+
+namespace pstorage::client {
+
+// ------------------------------------------------------------------ MDS
+
+void File_volume::ask_allocation(Chunk_io& chunk) { allocations_.push_back(&chunk); }
+
+void File_volume::send_allocations() {
+  if (allocations_.empty() || batching_ > 0) return;
+  auto const asked = std::exchange(allocations_, {});
+  proto::Mds_request request;
+  auto& allocate = *request.mutable_allocate();
+  allocate.set_file(file_.value);
+  allocate.set_epoch(epoch_.value);
+  for (Chunk_io const* chunk : asked) allocate.add_indexes(chunk->index());
+  host_.mds().call(
+      std::move(request), Duration{0},
+      [this, asked, alive = std::weak_ptr<bool>(alive_)](Outcome<proto::Mds_reply> answer) {
+        auto const token = alive.lock();
+        if (token == nullptr || !*token || dead_ != Errc::ok) return;
+        if (answer.has_error()) {
+          Errc const why = errc_of(answer.error().code);
+          if (why == Errc::stale_epoch || why == Errc::session_expired)
+            return lose_lease(answer.error().text);
+          host_.log().warn("no new chunk", {{"file", path_}, {"reason", answer.error().text}});
+          for (Chunk_io* chunk : asked) chunk->allocation_failed(why);
+          return end_of_event();
+        }
+        proto::File_map const& map = answer.value().map();
+        host_.learn_servers(map);
+        ++batching_;
+        for (auto const& one : map.chunks()) chunk_at(one.index()).adopt(one, true);
+        for (Chunk_io* chunk : asked)
+          if (!chunk->is_mapped()) chunk->allocation_failed(Errc::unavailable);
+        --batching_;
+        end_of_event();
+      });
+}
+
+void File_volume::ask_report(Chunk_io& chunk, std::vector<Cs_id> const& failed,
+                             std::string const& why) {
+  reports_.push_back({&chunk, failed, why, !chunk.is_idle()});
+}
+
+void File_volume::send_reports() {
+  if (reports_.empty() || batching_ > 0) return;
+  auto reports = std::exchange(reports_, {});
+  // Chunks with requests waiting first, in a command of their own: it is answered sooner.
+  for (bool const waiting_turn : {true, false}) {
+    proto::Mds_request request;
+    auto& report = *request.mutable_report_failed();
+    report.set_file(file_.value);
+    report.set_epoch(epoch_.value);
+    std::vector<Chunk_io*> asked;
+    for (Report const& one : reports) {
+      if (one.waiting_io != waiting_turn) continue;
+      auto& entry = *report.add_chunks();
+      entry.set_chunk(one.chunk->id().value);
+      entry.set_version(one.chunk->version().value);
+      for (Cs_id const cs : one.failed) entry.add_failed(cs.value);
+      report.set_reason(one.why);
+      asked.push_back(one.chunk);
+    }
+    if (asked.empty()) continue;
+    host_.mds().call(
+        std::move(request), Duration{0},
+        [this, asked, alive = std::weak_ptr<bool>(alive_)](Outcome<proto::Mds_reply> answer) {
+          auto const token = alive.lock();
+          if (token == nullptr || !*token || dead_ != Errc::ok) return;
+          if (answer.has_error()) {
+            Errc const code = errc_of(answer.error().code);
+            if (code == Errc::stale_epoch || code == Errc::session_expired)
+              return lose_lease(answer.error().text);
+            for (Chunk_io* chunk : asked) chunk->report_failed();
+            return end_of_event();
+          }
+          proto::File_map const& map = answer.value().map();
+          std::set<std::uint32_t> answered;
+          for (auto const& one : map.chunks()) answered.insert(one.index());
+          adopt_map(map);
+          for (Chunk_io* chunk : asked)
+            if (!answered.contains(chunk->index())) chunk->report_failed();
+          end_of_event();
+        });
+  }
+}
+
+void File_volume::ask_map(Chunk_io&) {
+  if (std::exchange(map_asked_, true)) return;
+  proto::Mds_request request;
+  request.mutable_get_map()->set_file(file_.value);
+  for (auto const& [index, chunk] : chunks_)
+    if (chunk->is_mapped()) request.mutable_get_map()->add_indexes(index);
+  host_.mds().call(std::move(request), Duration{0},
+                   [this, alive = std::weak_ptr<bool>(alive_)](Outcome<proto::Mds_reply> answer) {
+                     auto const token = alive.lock();
+                     if (token == nullptr || !*token || dead_ != Errc::ok) return;
+                     map_asked_ = false;
+                     if (!answer.has_error()) adopt_map(answer.value().map());
+                   });
+}
+
+// ------------------------------------------------------------------ links, lease, life
+
+void File_volume::on_link_up(Cs_link& link) {
+  ++batching_;
+  for (auto& [_, chunk] : chunks_) chunk->link_up(link);
+  --batching_;
+  advance_sealing();
+  flush_changed_ = true;
+  end_of_event();
+}
+
+void File_volume::on_link_down(Cs_link& link) {
+  ++batching_;
+  for (auto& [_, chunk] : chunks_) chunk->link_down(link);
+  --batching_;
+  advance_sealing();
+  end_of_event();
+}
+
+void File_volume::on_tick() {
+  if (dead_ != Errc::ok) return;
+  ++batching_;
+  auto const noted = std::exchange(restless_, {});
+  for (Chunk_io* chunk : noted) chunk->on_tick();
+  for (Chunk_io* chunk : noted)
+    if (chunk->is_calm())
+      chunk->calmed();
+    else
+      restless_.push_back(chunk);
+  --batching_;
+  advance_sealing();
+  if (!flushes_.empty()) flush_changed_ = true;
+  end_of_event();
+}
+
+void File_volume::lease_lost() { lose_lease("a chunk server knows a newer writer"); }
+
+void File_volume::lose_lease(std::string const& why) {
+  if (dead_ != Errc::ok) return;
+  host_.log().error("the lease is lost; every request is refused from now on",
+                    {{"file", path_}, {"epoch", epoch_}, {"reason", why}});
+  abort_all(Errc::stale_epoch);
+}
+
+void File_volume::abort_all(Errc why) {
+  dead_ = why;
+  for (auto& [_, chunk] : chunks_) chunk->abort(why);
+  reports_.clear();
+  allocations_.clear();
+  for (auto& [_, flush] : std::exchange(flushes_, {}))
+    answer_later([done = std::move(flush.done), why] { done(make_error_code(why)); });
+  if (sealing_ != nullptr) {
+    auto sealing = std::move(sealing_);
+    answer_later([done = std::move(sealing->done), why] {
+      done(failure(why, std::string("the take-over was overtaken: ") + message_of(why)));
+    });
+  }
+  defer_completions();
+}
+
+void File_volume::close(Done done) {
+  if (dead_ != Errc::ok || closing_)
+    return answer_later([done = std::move(done), why = dead_] {
+      if (why == Errc::ok) return done(make_error_code(Errc::closed));
+      done(make_error_code(why));
+    });
+  flush([this, done = std::move(done)](Result<void> flushed) {
+    closing_ = true;
+    proto::Mds_request request;
+    request.mutable_close_file()->set_file(file_.value);
+    request.mutable_close_file()->set_epoch(epoch_.value);
+    // Without an answer the session's end gives the lease back.
+    host_.mds().call(std::move(request), std::chrono::seconds(5),
+                     [done, flushed](Outcome<proto::Mds_reply>) { done(flushed); });
+  });
+}
+
+std::string File_volume::waiting_reason() const {
+  for (auto const& [_, chunk] : chunks_)
+    if (auto reason = chunk->waiting_reason(); !reason.empty()) return reason;
+  return {};
+}
+
+}  // namespace pstorage::client
