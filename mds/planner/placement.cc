@@ -44,6 +44,19 @@ std::size_t draw(std::vector<Candidate const*> const& eligible, Random& random) 
   return eligible.size() - 1;
 }
 
+/// Distinct failure domains that could be used if no server were full. `taken`: with the chosen.
+std::size_t domains_with_full(Placement_request const& request,
+                              std::vector<Candidate> const& candidates,
+                              std::set<std::string> taken) {
+  std::set<std::string> present;
+  for (auto const& candidate : candidates) {
+    auto const key = domain_key(request.domain, candidate);
+    if (contains(request.present, candidate.cs)) present.insert(key);
+    if (candidate.usable && !contains(request.excluded, candidate.cs)) taken.insert(key);
+  }
+  return taken.size() - present.size();
+}
+
 std::string plural(std::size_t count, std::string const& word) {
   return std::to_string(count) + " " + word + (count == 1 ? "" : "s");
 }
@@ -108,7 +121,7 @@ std::string domain_key(Failure_domain domain, Candidate const& candidate) {
 bool has_room(Candidate const& candidate, std::uint64_t chunk_bytes, Placement_rules const& rules) {
   auto const margin =
       std::max(rules.free_margin_bytes, candidate.total_bytes / 100 * rules.fill_margin_percent);
-  return chunk_bytes <= candidate.free_bytes && margin <= candidate.free_bytes - chunk_bytes;
+  return chunk_bytes <= candidate.free_bytes && margin <= candidate.free_bytes;
 }
 
 Outcome<std::vector<Cs_id>> place(Placement_request const& request,
@@ -141,7 +154,11 @@ Outcome<std::vector<Cs_id>> place(Placement_request const& request,
     }
   }
   if (chosen.size() < request.min || chosen.empty()) {
-    return failure(Errc::no_placement, explain(request, candidates, rules, chosen.size()));
+    // Full servers stay full until somebody acts; missing ones may come back by themselves.
+    auto const code = domains_with_full(request, candidates, taken) < request.min
+                          ? Errc::no_placement
+                          : Errc::no_space;
+    return failure(code, explain(request, candidates, rules, chosen.size()));
   }
   return chosen;
 }

@@ -58,12 +58,14 @@ struct Placement_request {
 /// The key of `candidate`'s failure domain: equal keys fail together.
 std::string domain_key(Failure_domain domain, Candidate const& candidate);
 
-/// Has `candidate` room for one more chunk under the margins?
+/// Has `candidate` room for one more chunk? Below its margin it gets none; what it has may grow
+/// into the margin.
 bool has_room(Candidate const& candidate, std::uint64_t chunk_bytes, Placement_rules const& rules);
 
 /// Between min and norm servers in distinct failure domains, none of them twice, preferring the
 /// asked tier (then lower numbers downwards, then higher ones), at random weighted by free space.
-/// `min` and `norm` count new replicas only. Errors: no_placement, saying what is missing.
+/// `min` and `norm` count new replicas only. Errors, saying what is missing: no_space (enough
+/// servers are active, but full), no_placement.
 Outcome<std::vector<Cs_id>> place(Placement_request const& request,
                                   std::vector<Candidate> const& candidates,
                                   Placement_rules const& rules, Random& random);

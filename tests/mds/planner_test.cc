@@ -110,6 +110,15 @@ TEST(Placement, Respects_what_is_there_already) {
   }
 }
 
+TEST(Placement, Full_servers_mean_no_space_missing_ones_no_placement) {
+  Test_random random;
+  std::vector<Candidate> servers = {server(1025, 1), server(1026, 2, 0), server(1027, 3)};
+  servers[2].usable = false;
+  EXPECT_EQ(errc_of(place(want(3, 2), servers, {}, random).error().code), Errc::no_space);
+  servers[1].usable = false;
+  EXPECT_EQ(errc_of(place(want(3, 2), servers, {}, random).error().code), Errc::no_placement);
+}
+
 class Recovery : public ::testing::Test {
  protected:
   Needy_chunk chunk(std::uint64_t id, std::vector<std::uint32_t> const& in_sync,
