@@ -133,6 +133,29 @@ TEST_F(Sync, A_stale_replica_only_pulls_what_differs) {
   EXPECT_TRUE(world_.holds({2}, 3, 189, at(10), newcomer));
 }
 
+TEST_F(Sync, After_a_sync_the_last_stamp_is_that_of_the_content_and_survives) {
+  // Its own past is newer than anything that the others have: it must not pass for theirs.
+  EXPECT_EQ(world_.open(1, 1, newcomer).status(), 0u);
+  EXPECT_EQ(world_.write(at(90), 1, 5, 1, newcomer), Errc::ok);
+  order(false);
+  ASSERT_TRUE(wait_for_done(1));
+  world_.nodes[newcomer]->die(true);
+  world_.nodes[newcomer]->start();
+  world_.reconnect();
+  EXPECT_EQ(world_.open(2, 3, newcomer, 0, false).last_stamp(), at(12).value);
+  EXPECT_EQ(world_.open(2, 3, source).last_stamp(), at(12).value);
+}
+
+TEST_F(Sync, A_repaired_replica_asks_to_be_compared_until_a_write_was_accepted) {
+  Message repair = world_.request(Operation::repair, at(0), 1, 5, 1);
+  Block_record const record{at(3).value, crc32c_of_zero_block, block_hole};
+  repair.meta = Slice::copy_of(std::as_bytes(std::span(&record, 1)));
+  EXPECT_EQ(world_.ask(*world_.clients[source], repair).header.status, Errc::ok);
+  EXPECT_TRUE(world_.open(2, 2, source).unclean());
+  EXPECT_EQ(world_.write(Stamp::of({2}, 1), 2, 5, 1, source), Errc::ok);
+  EXPECT_FALSE(world_.open(3, 3, source).unclean());
+}
+
 TEST_F(Sync, A_source_that_stays_away_makes_it_give_up) {
   world_.nodes[source]->die(false);
   order(false);

@@ -19,7 +19,7 @@ def fio_verify(uri, seconds):
     return subprocess.Popen(
         ["fio", "--name=verify", "--ioengine=nbd", f"--uri={uri}", "--rw=randrw", "--bs=4k-64k",
          "--iodepth=16", "--size=128M", "--verify=crc32c", "--verify_backlog=256",
-         "--verify_fatal=1", "--time_based=1", f"--runtime={seconds}"],
+         "--verify_fatal=1", "--verify_state_save=0", "--time_based=1", f"--runtime={seconds}"],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -28,7 +28,7 @@ def each_chunk_server_fails_in_turn_under_fio_verify():
         one.volume("verify", "256M")
         one.volume("gap", "64M")
         fio = fio_verify(one.uri("verify"), 45)
-        writer = Writer(one.uri("gap"), 2048, flush_every=64)
+        writer = Writer(one, "gap", 2048, flush_every=64)
         writer.start()
         time.sleep(3)
         for name in one.cs_names:
@@ -68,7 +68,7 @@ def each_chunk_server_fails_in_turn_under_fio_verify():
 def metadata_server_restarts_under_load():
     with cluster(cs=3, replicas="3:2") as one:
         one.volume("v", "64M")
-        writer = Writer(one.uri("v"), 1024)
+        writer = Writer(one, "v", 1024)
         writer.start()
         time.sleep(1)
         one.kill("mds1")
@@ -87,7 +87,7 @@ def metadata_server_restarts_under_load():
 def writes_wait_below_the_minimum_and_go_on_afterwards():
     with cluster(cs=3, replicas="3:2") as one:
         one.volume("v", "64M")
-        writer = Writer(one.uri("v"), 256)
+        writer = Writer(one, "v", 256)
         writer.start()
         time.sleep(1)
         one.kill("cs1")

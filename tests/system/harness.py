@@ -89,10 +89,18 @@ class Cluster:
     def uri(self, export):
         return f"nbd+unix:///{export}?socket={self.socket}"
 
-    def connect(self, export):
-        handle = nbd.NBD()
-        handle.connect_uri(self.uri(export))
-        return handle
+    def connect(self, export, patience=40):
+        """Retries: a server that was just started waits for its predecessor's lease to end."""
+        end = time.monotonic() + patience
+        while True:
+            handle = nbd.NBD()
+            try:
+                handle.connect_uri(self.uri(export))
+                return handle
+            except nbd.Error:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
 
     def wait_healthy(self, patience=60):
         """Until no chunk is degraded and every CS is active."""
@@ -145,9 +153,9 @@ class Writer(threading.Thread):
     """Writes stamped blocks over NBD, flushes now and then, and remembers what must survive. Stops
     at the first error (kept in `error`) or when told."""
 
-    def __init__(self, uri, blocks, flush_every=32, seed=1):
+    def __init__(self, cluster_of, export, blocks, flush_every=32, seed=1):
         super().__init__(daemon=True)
-        self.uri = uri
+        self.connect = lambda: cluster_of.connect(export)
         self.blocks = blocks
         self.flush_every = flush_every
         self.random = random.Random(seed)
@@ -161,9 +169,7 @@ class Writer(threading.Thread):
 
     def run(self):
         try:
-            handle = nbd.NBD()
-            handle.connect_uri(self.uri)
-            self.work(handle)
+            self.work(self.connect())
         except nbd.Error as error:
             self.error = error
 

@@ -52,7 +52,7 @@ def garbage(port):
 def garbage_on_every_port_harms_nobody():
     with cluster(cs=3, replicas="3:2") as one:
         one.volume("v", "64M")
-        writer = Writer(one.uri("v"), 512)
+        writer = Writer(one, "v", 512)
         writer.start()
         pids = {name: one.pid(name) for name in ("mds1", "nbd", *one.cs_names)}
         ports = listening_ports(one)

@@ -29,7 +29,7 @@ def start_everything(one):
 def kill_of_every_process_loses_nothing():
     with cluster(cs=3, replicas="3:2") as one:
         one.volume("v", "128M")
-        writers = [Writer(one.uri("v"), 1024, seed=1)]
+        writers = [Writer(one, "v", 1024, seed=1)]
         writers[0].start()
         for _ in range(2):
             time.sleep(3)
@@ -40,7 +40,7 @@ def kill_of_every_process_loses_nothing():
             start_everything(one)
             # Without a power failure even unflushed writes are there.
             verify_exact(one.connect("v"), writer)
-            fresh = Writer(one.uri("v"), 1024, seed=len(writers) + 1)
+            fresh = Writer(one, "v", 1024, seed=len(writers) + 1)
             fresh.start()
             # It overwrites with versions from 1 again: wait until every block is its own.
             writers.append(fresh)
@@ -48,7 +48,7 @@ def kill_of_every_process_loses_nothing():
             fresh.finish()
             check(fresh.error is None, f"no writes after the restart: {fresh.error}")
             zero_all(one)
-            fresh = Writer(one.uri("v"), 1024, seed=len(writers) + 1)
+            fresh = Writer(one, "v", 1024, seed=len(writers) + 1)
             fresh.start()
             writers.append(fresh)
         writers[-1].finish()
@@ -82,7 +82,7 @@ def shutdown_cycles(kind, cycles=2):
             one = Cluster(cs=3, replicas="3:2", directory=disk, extra=("--journal-mb", "64"))
             one.volume("v", "64M")
             for cycle in range(cycles):
-                writer = Writer(one.uri("v"), 1024, flush_every=16 << cycle, seed=cycle + 1)
+                writer = Writer(one, "v", 1024, flush_every=16 << cycle, seed=cycle + 1)
                 writer.start()
                 time.sleep(3)
                 run("xfs_io", "-x", "-c", "shutdown", disk)
