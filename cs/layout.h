@@ -100,6 +100,7 @@ struct Record {
 enum Record_flag : std::uint16_t {
   record_create = 1,
   record_syncing = 2,
+  record_completes_sync = 8,  // open: `stamp` is the replica's last one now
   record_partial =
       4,  // more records of the same write follow; without the last one it does not count
 };

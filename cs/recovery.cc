@@ -151,6 +151,9 @@ void Recovery::visit_open(Journal::Visited const& visited) {
   replica.version = std::max(replica.version, record.version);
   replica.syncing = (record.flags & record_syncing) != 0;
   replica.unclean = true;
+  if ((record.flags & record_completes_sync) != 0) {
+    replica.last_stamp = loaded.value()->applied_stamp = record.stamp;
+  }
   store_.chunks_.mark_dirty(*loaded.value());
 }
 

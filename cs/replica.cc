@@ -23,6 +23,7 @@ Errc Replica::begin_sync(Version to) {
   if (open_ && syncing && open_version_ == to) return Errc::ok;
   version = to;
   open_ = false;
+  open_stamp_ = {};
   syncing = true;
   join_stamp = {};
   return Errc::ok;
@@ -71,5 +72,7 @@ void Replica::accepted(Stamp stamp) {
   last_stamp = std::max(last_stamp, stamp);
   unclean = false;
 }
+
+void Replica::synced(Stamp highest) { last_stamp = std::max(highest, open_stamp_); }
 
 }  // namespace pstorage::cs

@@ -52,6 +52,13 @@ class Replica {
   /// A write or zero was accepted. It proves that the writer has reconciled the replicas.
   void accepted(Stamp stamp);
 
+  /// Blocks were given stamps that did not come with the writer's sequence. Until the next accepted
+  /// write nobody knows whether the other replicas got the same: equal last stamps prove nothing.
+  void repaired() { unclean = true; }
+  /// A sync is complete: the replica holds what the source did, of which `highest` was the newest,
+  /// and what the joined writer has sent. Its own past counts no more, even where that was newer.
+  void synced(Stamp highest);
+
   bool is_open() const { return open_; }
   Epoch open_epoch() const { return open_epoch_; }
   bool has_writer() const { return open_ && syncing && join_stamp.value != 0; }

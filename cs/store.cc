@@ -77,16 +77,26 @@ Result<Chunk*> Store::create(Chunk_id id, File_id file, std::uint32_t chunk_size
   return made;
 }
 
-void Store::record_open(Chunk& chunk) {
+void Store::append_open(Chunk& chunk, std::uint16_t flags, Stamp stamp) {
   Record record;
   record.type = Record_type::open;
-  record.flags = chunk.replica.syncing ? record_syncing : 0;
+  record.flags = static_cast<std::uint16_t>(flags | (chunk.replica.syncing ? record_syncing : 0));
   record.chunk = chunk.id;
   record.file = chunk.replica.file;
+  record.stamp = stamp;
   record.length = chunk.replica.chunk_size;
   record.version = chunk.replica.version;
   journal_->append(record, {}, {});
   chunks_.mark_dirty(chunk);
+}
+
+void Store::record_open(Chunk& chunk) { append_open(chunk, 0, {}); }
+
+void Store::record_synced(Chunk& chunk, Stamp highest) {
+  chunk.replica.synced(highest);
+  // Not yet durable, and need not be: until the MDS has been told, the replica does not count.
+  chunk.applied_stamp = chunk.replica.last_stamp;
+  append_open(chunk, record_completes_sync, chunk.replica.last_stamp);
 }
 
 void Store::remove(Chunk_id id, Store_done done) {

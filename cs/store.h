@@ -72,6 +72,8 @@ class Store final : private Journal::Listener {
   Result<Chunk*> create(Chunk_id id, File_id file, std::uint32_t chunk_size, Version version);
   /// Records the replica's version and whether it is syncing. The caller has asked has_room().
   void record_open(Chunk& chunk);
+  /// The chunk's sync is complete; `highest`: newest stamp that the source had. As record_open().
+  void record_synced(Chunk& chunk, Stamp highest);
   /// Removes the chunk; `done` when that is durable in the journal and the file is gone. Unknown
   /// chunks: at once. Errors: unavailable (no room in the journal now), read_only.
   void remove(Chunk_id id, Store_done done);
@@ -199,6 +201,7 @@ class Store final : private Journal::Listener {
 
   // store.cc
   void when_durable(Lsn lsn, Store_done done);
+  void append_open(Chunk& chunk, std::uint16_t flags, Stamp stamp);
   void fail(std::string const& what, std::error_code error);
   void refresh_space();
   bool has_space(std::uint64_t bytes) const;

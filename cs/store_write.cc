@@ -183,6 +183,8 @@ Store::Accepted Store::repair(Chunk& chunk, std::uint32_t offset,
   record.offset = offset;
   record.length = blocks * block_bytes;
   turn_blocks_ += blocks;
+  chunk.replica.repaired();
+  chunks_.mark_dirty(chunk);
   if (!may_be_large(chunk, offset, blocks, data.size())) {
     return {repair_inline(chunk, record, records, data), false};
   }

@@ -94,6 +94,7 @@ void Sync_manager::restart(Task& task) {
   task.round = next_round_++;
   task.request = 0;
   task.position = 0;
+  task.highest = {};
   task.runs.clear();
   task.pulled = {};
   task.state = State::waiting;
@@ -303,6 +304,7 @@ void Sync_manager::on_table(Task& task, Message& message) {
   for (std::uint32_t i = 0; i < blocks; ++i) {
     auto const theirs = load_le<Block_record>(message.meta.data() + i * sizeof(Block_record));
     std::uint32_t const block = task.position / block_bytes + i;
+    task.highest = std::max(task.highest, Stamp{theirs.stamp});
     if (!needs(*chunk, task, block, task.own[i], theirs)) continue;
     if (!task.runs.empty() && task.runs.back().first + task.runs.back().blocks == block) {
       ++task.runs.back().blocks;
@@ -383,6 +385,10 @@ void Sync_manager::store_pulled(Task& task) {
 }
 
 void Sync_manager::commit(Task& task) {
+  Chunk* const chunk = store_.find(task.chunk);
+  if (chunk == nullptr || store_.is_read_only()) return report(task, true, "the disk has failed");
+  if (!store_.has_room(0)) return pause(task, options_.retry_after);
+  store_.record_synced(*chunk, task.highest);
   task.state = State::commit;
   store_.flush(task.file, [this, id = task.chunk, round = task.round,
                            alive = std::weak_ptr<bool>(alive_)](Errc done) {

@@ -69,6 +69,7 @@ class Sync_manager final : private Connection_handler {
     State state = State::queued;
     std::uint64_t request = 0;      // under way
     std::uint64_t round = 0;        // answers of an earlier one are dropped
+    Stamp highest;                  // of the source's blocks compared so far
     std::uint32_t position = 0;     // bytes compared so far
     std::vector<Block_record> own;  // of the window
     std::vector<Run> runs;          // of the window, to be pulled
