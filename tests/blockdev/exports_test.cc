@@ -12,12 +12,13 @@ class Exports_test : public testing::Test {
   ~Exports_test() override { loop.run(); }
 
   client::Volume* acquire(Exports& exports) {
-    client::Volume* got = nullptr;
-    exports.acquire("disk", [&](Outcome<client::Volume*> volume) {
-      if (volume) got = volume.value();
+    // Shared: the answer may come long after this call.
+    auto const got = std::make_shared<client::Volume*>(nullptr);
+    exports.acquire("disk", [got](Outcome<client::Volume*> volume) {
+      if (volume) *got = volume.value();
     });
     loop.run();
-    return got;
+    return *got;
   }
   void wait(Exports& exports, Duration time) {
     clock.advance(time);
