@@ -104,7 +104,7 @@ bool Chunk_io::opened_at(Cs_id cs) const {
 bool Chunk_io::is_calm() const {
   if (!is_idle()) return false;
   if (!id_ || aborted_ != Errc::ok) return true;
-  return all_opened() || (!reconciled_ && !has_joiner());
+  return all_opened() || !needs_members();
 }
 
 bool Chunk_io::wants_change() const {

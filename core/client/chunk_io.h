@@ -143,6 +143,7 @@ class Chunk_io final : private Cs_op_owner {
   bool can_read() const;
   bool has_good_member() const;
   bool has_joiner() const;
+  bool needs_members() const;
 
   // Reconciliation: chunk_members.cc.
   void reconcile_if_needed();

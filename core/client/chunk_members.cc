@@ -27,6 +27,13 @@ bool Chunk_io::has_joiner() const {
   });
 }
 
+bool Chunk_io::needs_members() const {
+  // Without requests: a newcomer waits to be joined, or a flush for the servers to be open again.
+  return !is_idle() || reconciled_ || has_joiner() ||
+         std::any_of(replicas_.begin(), replicas_.end(),
+                     [](Replica const& replica) { return replica.dirty; });
+}
+
 bool Chunk_io::all_opened() const {
   return std::all_of(replicas_.begin(), replicas_.end(),
                      [](Replica const& replica) { return replica.opened && !replica.refused; });
@@ -192,7 +199,7 @@ void Chunk_io::report_if_needed() {
 // ------------------------------------------------------------------ opening
 
 void Chunk_io::open_members() {
-  if (is_idle() && !has_joiner() && !reconciled_) return;
+  if (!needs_members()) return;
   for (std::uint32_t i = 0; i < replicas_.size(); ++i) {
     Replica& replica = replicas_[i];
     if (replica.opened || replica.opening || replica.refused || replica.missing ||

@@ -13,6 +13,9 @@ void File_volume::mark_dirty(Chunk_io& chunk, Cs_id cs) { servers_[cs].dirty.pus
 void File_volume::writes_lost(Chunk_io& chunk) {
   host_.log().error("every replica lost writes that were not flushed",
                     {{"file", path_}, {"chunk", chunk.id()}});
+  // Every FLUSH under way may cover some of them, the next one covers the rest.
+  for (auto& [_, flush] : flushes_)
+    if (flush.is_explicit && flush.error == Errc::ok) flush.error = Errc::lost_writes;
   lost_writes_ = true;
 }
 
@@ -28,6 +31,8 @@ void File_volume::start_flush(Done done, bool explicit_flush) {
   Flush& flush = flushes_[id];
   flush.done = std::move(done);
   flush.is_explicit = explicit_flush;
+  // Only a FLUSH tells of lost writes: an error of a write with FUA would be taken for its own.
+  if (explicit_flush && std::exchange(lost_writes_, false)) flush.error = Errc::lost_writes;
   for (auto& [cs, server] : servers_) {
     if (server.dirty.empty()) continue;
     flush.parts.push_back({.cs = cs, .chunks = std::exchange(server.dirty, {}), .sent = false});
@@ -131,10 +136,7 @@ void File_volume::finish_part(std::uint64_t id, Cs_id cs) {
 
 void File_volume::finish_flush(std::uint64_t id) {
   auto node = flushes_.extract(id);
-  Errc error = node.mapped().error;
-  // Only a FLUSH tells of lost writes: an error of a write with FUA would be taken for its own.
-  if (node.mapped().is_explicit && std::exchange(lost_writes_, false) && error == Errc::ok)
-    error = Errc::lost_writes;
+  Errc const error = node.mapped().error;
   answer_later([done = std::move(node.mapped().done), error] {
     if (error != Errc::ok) return done(make_error_code(error));
     done(success());
