@@ -3,5 +3,5 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 git ls-files scripts tests .ci | while read -r file; do
-  head --lines 1 "$file" | grep --quiet '^#!.*\(bash\|sh\)$' && echo "$file"
+  if head --lines 1 "$file" | grep --quiet '^#!.*sh$'; then echo "$file"; fi
 done | xargs shellcheck
