@@ -38,7 +38,7 @@ Outcome<void> Store::start() {
   Recovery recovery(*this);
   PS_CHECK(recovery.run());
   journal_->set_listener(this);
-  last_write_ = last_commit_ = clock_.now();
+  tick_time_ = last_write_ = last_commit_ = clock_.now();
   refresh_space();
   started_ = true;
   return success();
@@ -223,7 +223,7 @@ Errc Store::end_turn() {
   }
   if (read_only_) return Errc::read_only;
   if (turn_blocks_ != 0) {
-    last_write_ = clock_.now();
+    last_write_ = tick_time_;
     std::size_t const blocks = std::exchange(turn_blocks_, 0);
     // Apply keeps pace with writing once enough is staged for neighbours to meet.
     if (staged_bytes_ > options_.apply_above_bytes) apply_some(2 * blocks);
@@ -240,7 +240,7 @@ void Store::want_commits(Time_point now) {
 }
 
 void Store::on_tick() {
-  Time_point const now = clock_.now();
+  Time_point const now = tick_time_ = clock_.now();
   if (now - last_space_ >= space_interval) {
     refresh_space();
     disk_full_ = false;

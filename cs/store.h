@@ -316,6 +316,7 @@ class Store final : private Journal::Listener {
   std::uint64_t taken_since_space_ = 0;  // accepted since space_ was asked for
   bool disk_full_ = false;               // an apply found no space; it is tried again each second
   Time_point last_space_{};
+  Time_point tick_time_{};  // reading the clock a turn costs more than a write
   Time_point last_write_{};
   Time_point last_commit_{};
   bool commit_wanted_ = false;
