@@ -27,7 +27,8 @@ std::filesystem::path root() { return PSTORAGE_SOURCE_DIR; }
 std::vector<Source> sources(std::vector<std::string> const& folders,
                             std::set<std::string> const& endings) {
   std::vector<Source> found;
-  for (auto const& folder : folders)
+  for (auto const& folder : folders) {
+    if (!std::filesystem::exists(root() / folder)) continue;  // iscsi, before its first file
     for (auto const& entry : std::filesystem::recursive_directory_iterator(root() / folder)) {
       if (!entry.is_regular_file() || !endings.contains(entry.path().extension())) continue;
       Source source{.name = std::filesystem::relative(entry.path(), root()), .lines = {}};
@@ -35,6 +36,7 @@ std::vector<Source> sources(std::vector<std::string> const& folders,
       for (std::string line; std::getline(file, line);) source.lines.push_back(line);
       found.push_back(std::move(source));
     }
+  }
   std::sort(found.begin(), found.end(),
             [](Source const& a, Source const& b) { return a.name < b.name; });
   return found;
