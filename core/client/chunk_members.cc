@@ -97,6 +97,10 @@ void Chunk_io::adopt(proto::Chunk const& chunk, bool just_allocated) {
     replica.state = one.state();
     replica.link = &host_.link_of(replica.cs);
     replica.opened = replica.opening = replica.unclean = false;
+    // The MDS would not have ordered this sync if it did not hear the server.
+    bool const was_joining =
+        old >= 0 && replicas_[static_cast<std::size_t>(old)].state == proto::REPLICA_SYNCING;
+    if (one.state() == proto::REPLICA_SYNCING && !was_joining) replica.link->try_again();
     // Every member of a chunk that was allocated for us has to make it.
     replica.create = just_allocated || version_.value == 1 || one.state() == proto::REPLICA_SYNCING;
     members.push_back(replica);

@@ -84,6 +84,13 @@ void Cs_link::want() {
   if (state_ == State::idle || (state_ == State::down && clock_.now() >= retry_at_)) connect();
 }
 
+void Cs_link::try_again() {
+  if (state_ == State::up) return;
+  failed_attempt_ = false;
+  retry_at_ = {};
+  retry_delay_ = {};
+}
+
 void Cs_link::connect() {
   if (addresses_.empty()) {
     state_ = State::down;

@@ -85,6 +85,8 @@ class Cs_link final : private Connection_handler, private Cs_op_owner {
   void remove_user(Cs_link_user& user);
   /// Starts to connect unless connected or on the way.
   void want();
+  /// There is news that it can be reached (the MDS hears it): forgets failures, tries at once.
+  void try_again();
 
   /// Sends a request; is_up() must hold. The op is owned by the link and dies after its callback.
   Cs_op& submit(Message message, Cs_op_owner& owner, void* context);

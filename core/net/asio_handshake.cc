@@ -100,6 +100,7 @@ void Asio_connection::opened(proto::Hello const& hello, bool encrypted) {
   stage_ = Stage::open;
   encrypted_ = encrypted;
   known_to_handler_ = true;
+  if (!queue_.empty()) mark_dirty();  // sent while the connection was being made
   network_.authenticated(*this);
   auto info = peer_info_of(hello);
   info.address = peer_address_;

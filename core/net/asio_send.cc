@@ -23,13 +23,13 @@ void Asio_connection::mark_dirty() {
 }
 
 void Asio_connection::send(Message message) {
-  if (stage_ != Stage::open) return;
+  if (stage_ > Stage::open) return;
   queue_.push(std::move(message));
   if (queue_.bytes() > network_.options_.queued_bytes_max)
     return fail(failure(Errc::unavailable, peer_address_ + " takes no messages: " +
                                                std::to_string(queue_.bytes() >> 20) +
                                                " MiB are waiting for it"));
-  mark_dirty();
+  if (stage_ == Stage::open) mark_dirty();
 }
 
 void Asio_connection::flush() {

@@ -82,6 +82,19 @@ TEST_P(Every_kind, Messages_of_all_sizes_arrive_whole_and_in_order) {
   EXPECT_EQ(pair->client.network().queued_bytes(connection), 0u);
 }
 
+TEST_P(Every_kind, What_is_sent_while_connecting_arrives_first_and_unasked) {
+  auto const connection = pair->client.network().connect(address, pair->client_side);
+  for (std::uint64_t i = 1; i <= 3; ++i)
+    pair->client.network().send(connection, make_message(i, 4, 4096));
+  std::uint64_t next = 1;
+  pair->server_side.react = [&](Connection_id, Message& message) {
+    EXPECT_TRUE(same(message, make_message(next, 4, 4096)));
+    ++next;
+  };
+  EXPECT_TRUE(pair->turn_until([&] { return next == 4; }));
+  EXPECT_EQ(pair->client.network().queued_bytes(connection), 0u);
+}
+
 TEST_P(Every_kind, Many_small_requests_are_answered_from_inside_the_callback) {
   auto const connection = connect();
   pair->server_side.react = [&](Connection_id from, Message& message) {
