@@ -363,10 +363,11 @@ void Chunk_io::settle_held() {
       settle(piece);
       continue;
     }
-    // Everyone it still waits for refuses, and nobody is left to go on with.
-    bool hopeless = !has_good_member();
-    for (std::uint32_t i = 0; i < replicas_.size(); ++i)
-      if ((piece.waiting >> i & 1) != 0 && !replicas_[i].refused) hopeless = false;
+    // Those that are merely out of reach may come back; those that refuse (a failed disk) will not.
+    bool const hopeless =
+        std::all_of(replicas_.begin(), replicas_.end(), [](Replica const& replica) {
+          return replica.refused || replica.state != proto::REPLICA_IN_SYNC;
+        });
     if (hopeless) finish(piece, Errc::io_error);
   }
 }

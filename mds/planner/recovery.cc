@@ -75,7 +75,9 @@ std::vector<Sync_choice> plan_recovery(std::vector<Needy_chunk> const& chunks,
     std::size_t expected = 0;
     for (auto const cs : chunk.stale) {
       auto const state = planner.state(cs);
-      if (state == "active" && !returned && planner.has_slot(cs)) returned = cs;
+      bool const rests =
+          std::find(chunk.resting.begin(), chunk.resting.end(), cs) != chunk.resting.end();
+      if (state == "active" && !returned && !rests && planner.has_slot(cs)) returned = cs;
       if (state == "active" || state == "inactive") ++expected;
     }
     if (returned) {
@@ -87,6 +89,7 @@ std::vector<Sync_choice> plan_recovery(std::vector<Needy_chunk> const& chunks,
         1, 1, chunk.domain, chunk.tier, chunk.chunk_bytes, chunk.in_sync, chunk.garbage};
     request.present.insert(request.present.end(), chunk.syncing.begin(), chunk.syncing.end());
     request.excluded.insert(request.excluded.end(), chunk.stale.begin(), chunk.stale.end());
+    request.excluded.insert(request.excluded.end(), chunk.resting.begin(), chunk.resting.end());
     auto const full = planner.without_slot();
     request.excluded.insert(request.excluded.end(), full.begin(), full.end());
     auto const placed = place(request, candidates, rules, random);

@@ -23,6 +23,7 @@ struct Needy_chunk {
   std::vector<Cs_id> syncing;
   std::vector<Cs_id> stale;
   std::vector<Cs_id> garbage;  // servers that still have to delete an old replica of it
+  std::vector<Cs_id> resting;  // servers where a sync of it has just failed
 };
 
 struct Recovery_limits {

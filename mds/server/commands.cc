@@ -190,6 +190,7 @@ void Metadata_server::registered(Waiting const& waiting) {
     return;
   }
   peer->second.cs = waiting.cs;
+  tables_.forget_setbacks_of(waiting.cs);
   memory.connection = waiting.connection;
   memory.incarnation = waiting.incarnation;
   memory.last_heartbeat = clock_.now();

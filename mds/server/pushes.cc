@@ -46,6 +46,7 @@ void Metadata_server::carry_out(Effects& effects) {
     server->second.is_deleting = false;
     push_garbage(cs);
   }
+  for (auto const& [chunk, cs] : effects.failed_syncs) tables_.note_failed_sync(chunk, cs, now);
   if (effects.replicas_changed) planner_due_ = true;
 }
 

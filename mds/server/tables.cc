@@ -1,6 +1,14 @@
 #include "mds/server/tables.h"
 
+#include <algorithm>
+
 namespace pstorage::mds {
+namespace {
+
+constexpr Duration setback_min = std::chrono::milliseconds(200);
+constexpr Duration setback_max = std::chrono::seconds(30);
+
+}  // namespace
 
 void Leader_tables::load(Database& database, Time_point now) {
   {
@@ -54,6 +62,29 @@ void Leader_tables::refresh_lease(Database& database, File_id file) {
   } else {
     leases.erase(file);
   }
+}
+
+void Leader_tables::note_failed_sync(Chunk_id chunk, Cs_id cs, Time_point now) {
+  auto& setback = setbacks[{chunk, cs}];
+  setback.pause = std::clamp(setback.pause * 2, setback_min, setback_max);
+  setback.until = now + setback.pause;
+}
+
+std::vector<Cs_id> Leader_tables::resting(Chunk_id chunk, Time_point now) const {
+  std::vector<Cs_id> found;
+  for (auto at = setbacks.lower_bound({chunk, Cs_id{}});
+       at != setbacks.end() && at->first.first == chunk; ++at) {
+    if (now < at->second.until) found.push_back(at->first.second);
+  }
+  return found;
+}
+
+void Leader_tables::forget_setbacks_of(Cs_id cs) {
+  std::erase_if(setbacks, [cs](auto const& one) { return one.first.second == cs; });
+}
+
+void Leader_tables::forget_setbacks(Time_point now) {
+  std::erase_if(setbacks, [now](auto const& one) { return now > one.second.until + setback_max; });
 }
 
 Connection_id Leader_tables::holder_connection(File_id file) const {

@@ -39,11 +39,19 @@ struct Lease_memory {
   Epoch epoch;
 };
 
+/// A sync that has failed is started again after a pause that doubles from failure to failure:
+/// where the newcomer cannot be reached by the writer each attempt costs two versions of the chunk.
+struct Setback {
+  Time_point until;
+  Duration pause;
+};
+
 /// Thread: the owner's loop. Ordered maps: decisions walk them, and must not depend on hashing.
 struct Leader_tables {
   std::map<Session_id, Session_memory> sessions;
   std::map<Cs_id, Cs_memory> servers;
   std::map<File_id, Lease_memory> leases;
+  std::map<std::pair<Chunk_id, Cs_id>, Setback> setbacks;
 
   /// Reads everything; all timeouts count from `now`.
   void load(Database& database, Time_point now);
@@ -51,6 +59,13 @@ struct Leader_tables {
   void refresh_server(Database& database, Cs_id cs, Time_point now);
   void refresh_lease(Database& database, File_id file);
 
+  void note_failed_sync(Chunk_id chunk, Cs_id cs, Time_point now);
+  /// Servers on which a sync of `chunk` should not be started yet.
+  std::vector<Cs_id> resting(Chunk_id chunk, Time_point now) const;
+  /// A server that has just come (back) is tried at once.
+  void forget_setbacks_of(Cs_id cs);
+  /// Forgets setbacks that are long over.
+  void forget_setbacks(Time_point now);
   /// The connection of a file's lease holder; 0 = none.
   Connection_id holder_connection(File_id file) const;
   /// Free space as the heartbeats say, for the entries that place replicas.

@@ -140,7 +140,8 @@ std::vector<Needy_chunk> Metadata_server::next_needy_chunks() {
                     {},
                     {},
                     {},
-                    {}};
+                    {},
+                    tables_.resting(id, clock_.now())};
     for (auto const& replica : chunk->replicas) {
       auto& list = replica.state == proto::REPLICA_IN_SYNC   ? one.in_sync
                    : replica.state == proto::REPLICA_SYNCING ? one.syncing
@@ -193,6 +194,7 @@ void Metadata_server::drop_offline_replicas(std::vector<Candidate> const& candid
 void Metadata_server::plan(Time_point now) {
   last_plan_ = now;
   planner_due_ = false;
+  tables_.forget_setbacks(now);
   if (stalled_ || low_space_) return;
   auto& database = state_->database();
   auto const busy = syncs_under_way();

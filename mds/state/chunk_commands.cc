@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <map>
 
+#include "core/mutant.h"
 #include "mds/state/chunks.h"
 #include "mds/state/commands.h"
 #include "mds/state/settings.h"
@@ -35,7 +36,7 @@ bool drop_failed(Context& context, Chunk_row& chunk, Attribute_set const& attrib
   bool const keeps_one = std::any_of(
       replicas.begin(), replicas.end(),
       [](Replica_row const& replica) { return replica.state == proto::REPLICA_IN_SYNC; });
-  if (!keeps_one) {
+  if (!keeps_one && !PS_MUTANT(drop_the_last_replica)) {
     // Which of them is the better one nobody can know: all in-sync ones stay.
     for (std::size_t i = 0; i < replicas.size(); ++i) {
       if (chunk.replicas[i].state == proto::REPLICA_IN_SYNC) replicas[i] = chunk.replicas[i];
@@ -199,7 +200,9 @@ Applied apply_sync_done(Context& context, proto::Sync_done const& command) {
     return failure(Errc::not_found,
                    cs_text(cs) + " holds no replica of chunk " + std::to_string(command.chunk()));
   }
-  if (replica->state != proto::REPLICA_SYNCING || chunk->version.value != command.version()) {
+  bool const is_old = chunk->version.value != command.version();
+  if (replica->state != proto::REPLICA_SYNCING ||
+      (is_old && !PS_MUTANT(accept_sync_done_of_an_old_version))) {
     return failure(Errc::stale_version, "chunk " + std::to_string(command.chunk()) +
                                             " has version " + std::to_string(chunk->version.value) +
                                             " now");

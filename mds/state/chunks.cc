@@ -92,7 +92,12 @@ void change_replicas(Context& context, Chunk_row& chunk, std::vector<Replica_row
                          chunk.id, replica.cs, static_cast<int>(replica.state));
   }
   for (auto const& replica : old) {
-    if (chunk.find(replica.cs) != nullptr) continue;
+    auto const* const now = chunk.find(replica.cs);
+    if (replica.state == proto::REPLICA_SYNCING &&
+        (now == nullptr || now->state == proto::REPLICA_STALE)) {
+      context.effects.failed_syncs.insert({chunk.id, replica.cs});
+    }
+    if (now != nullptr) continue;
     context.database.run("DELETE FROM replica WHERE chunk = ? AND cs = ?", chunk.id, replica.cs);
     add_garbage(context, chunk.id, replica.cs);
   }

@@ -48,6 +48,8 @@ struct Effects {
   std::set<Cs_id> servers;        // row changed
   std::set<Session_id> sessions;  // opened or gone
   std::set<Cs_id> garbage;        // has chunks to delete
+  // Syncs that have ended without success (chunk, newcomer): not to be started again at once.
+  std::set<std::pair<Chunk_id, Cs_id>> failed_syncs;
   bool replicas_changed = false;  // the recovery planner should look
   bool config_changed = false;
 

@@ -98,6 +98,7 @@ void Effects::merge(Effects&& other) {
   servers.merge(other.servers);
   sessions.merge(other.sessions);
   garbage.merge(other.garbage);
+  failed_syncs.merge(other.failed_syncs);
   replicas_changed = replicas_changed || other.replicas_changed;
   config_changed = config_changed || other.config_changed;
 }

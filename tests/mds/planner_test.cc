@@ -5,6 +5,7 @@
 
 #include "mds/planner/placement.h"
 #include "mds/planner/recovery.h"
+#include "mds/server/tables.h"
 #include "tests/mds/fakes.h"
 
 namespace pstorage::mds {
@@ -124,7 +125,7 @@ class Recovery : public ::testing::Test {
   Needy_chunk chunk(std::uint64_t id, std::vector<std::uint32_t> const& in_sync,
                     std::vector<std::uint32_t> const& stale) {
     Needy_chunk one{Chunk_id{id}, Version{1}, 3, Failure_domain::host, 0, 64u << 20, {},
-                    {},           {},         {}};
+                    {},           {},         {}, {}};
     for (auto const cs : in_sync) one.in_sync.push_back(Cs_id{cs});
     for (auto const cs : stale) one.stale.push_back(Cs_id{cs});
     return one;
@@ -182,6 +183,37 @@ TEST_F(Recovery, A_server_that_must_still_delete_an_old_copy_is_not_chosen) {
   auto one = chunk(1, {1025, 1026}, {1027});
   one.garbage = {Cs_id{1028}};
   EXPECT_TRUE(plan({one}).empty());
+}
+
+TEST_F(Recovery, A_server_where_the_sync_has_just_failed_rests) {
+  auto one = chunk(1, {1025, 1026}, {1027});
+  one.resting = {Cs_id{1027}};
+  EXPECT_TRUE(plan({one}).empty());
+  set_state(2, "offline");
+  one.resting = {Cs_id{1028}};
+  EXPECT_TRUE(plan({one}).empty());
+}
+
+TEST(Setbacks, Pauses_double_and_are_forgotten_when_long_over_or_the_server_returns) {
+  Leader_tables tables;
+  Chunk_id const chunk{7};
+  Cs_id const cs{1025};
+  Time_point now{};
+  tables.note_failed_sync(chunk, cs, now);
+  auto const first = tables.setbacks.begin()->second.pause;
+  EXPECT_EQ(tables.resting(chunk, now).size(), 1u);
+  EXPECT_TRUE(tables.resting(Chunk_id{8}, now).empty());
+  now = now + first;
+  EXPECT_TRUE(tables.resting(chunk, now).empty());
+  tables.note_failed_sync(chunk, cs, now);
+  EXPECT_EQ(tables.setbacks.begin()->second.pause, 2 * first);
+  tables.forget_setbacks(now);
+  EXPECT_EQ(tables.setbacks.size(), 1u);
+  tables.forget_setbacks(now + std::chrono::minutes(1));
+  EXPECT_TRUE(tables.setbacks.empty());
+  tables.note_failed_sync(chunk, cs, now);
+  tables.forget_setbacks_of(cs);
+  EXPECT_TRUE(tables.resting(chunk, now).empty());
 }
 
 }  // namespace

@@ -236,6 +236,25 @@ TEST_F(Server, A_failed_replica_is_synced_again_by_order_when_its_server_is_back
   EXPECT_EQ(take_pushes(client_).back().map_changed().chunks(0).version(), 4u);
 }
 
+TEST_F(Server, A_newcomer_the_writer_cannot_reach_is_not_ordered_again_and_again) {
+  auto const tool = connect(Role::tool);
+  open_session(tool, 5);
+  std::vector<Played_cs> servers = {add_server(tool, 5), add_server(tool, 5)};
+  create(client_, 1, "/file", 2);
+  auto const held = lease(client_, 1, "/file");
+  proto::Chunk chunk = allocate(held, 0).map().chunks(0);
+  // Alive for the MDS, out of reach for the writer, who reports it again with every new map.
+  for (int i = 0; i < 40; ++i) {
+    auto const maps = report(held, chunk, servers[0].id).map();
+    chunk = maps.chunks(0);
+    live(milliseconds(250), servers);
+    auto const pushed = take_pushes(client_);
+    if (!pushed.empty()) chunk = pushed.back().map_changed().chunks(0);
+  }
+  EXPECT_GT(chunk.version(), 4u);   // it is tried
+  EXPECT_LT(chunk.version(), 20u);  // but not each time
+}
+
 TEST_F(Server, A_holder_that_reconnects_gets_its_maps_again) {
   auto const tool = connect(Role::tool);
   open_session(tool, 5);
