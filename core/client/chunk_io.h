@@ -136,7 +136,7 @@ class Chunk_io final : private Cs_op_owner {
   void send_open(std::uint32_t index);
   void on_opened(std::uint32_t index, std::uint64_t version, Message& reply);
   void opened_one(Replica& replica, proto::Cs_reply::Opened const& opened);
-  void remap_pieces(std::vector<int> const& from);
+  void remap_pieces(std::vector<int> const& from, std::uint32_t newcomers);
   std::uint32_t count(proto::Replica_state state) const;
   bool all_opened() const;
   bool can_write() const;

@@ -69,7 +69,11 @@ std::string Chunk_io::waiting_reason() const {
   if (auto const have = count(proto::REPLICA_IN_SYNC); have < host_.replicas_min())
     return name + ": " + std::to_string(have) + " of at least " +
            std::to_string(host_.replicas_min()) + " replicas are up to date";
-  return {};
+  for (Replica const& replica : replicas_)
+    if (!replica.opened || replica.refused)
+      return name + ": cs " + std::to_string(replica.cs.value) +
+             (replica.refused ? " refuses: " + replica.refusal : " does not serve it yet");
+  return name + ": waiting for answers";
 }
 
 // ------------------------------------------------------------------ the map
@@ -106,14 +110,17 @@ void Chunk_io::adopt(proto::Chunk const& chunk, bool just_allocated) {
     members.push_back(replica);
     from.push_back(old);
   }
-  remap_pieces(from);
+  std::uint32_t newcomers = 0;
+  for (std::uint32_t i = 0; i < members.size(); ++i)
+    if (members[i].state == proto::REPLICA_SYNCING) newcomers |= 1u << i;
+  remap_pieces(from, newcomers);
   replicas_ = std::move(members);
   restart_reconciliation();
   host_.flush_may_go_on();
   advance();
 }
 
-void Chunk_io::remap_pieces(std::vector<int> const& from) {
+void Chunk_io::remap_pieces(std::vector<int> const& from, std::uint32_t newcomers) {
   auto const remap = [&](std::uint32_t mask) {
     std::uint32_t result = 0;
     for (std::uint32_t i = 0; i < from.size(); ++i)
@@ -121,10 +128,15 @@ void Chunk_io::remap_pieces(std::vector<int> const& from) {
     return result;
   };
   for (Piece_list* list : {&in_flight_, &waiting_})
-    for (Piece& piece : *list)
+    for (Piece& piece : *list) {
       for (std::uint32_t* mask :
            {&piece.waiting, &piece.sent, &piece.no_space, &piece.tried, &piece.corrupt})
         *mask = remap(*mask);
+      // A newcomer joins (again) behind all of them and gets them by its pull. It joins only when
+      // nothing is on the way, so nothing may wait for it.
+      piece.waiting &= ~newcomers;
+      piece.no_space &= ~newcomers;
+    }
 }
 
 void Chunk_io::report_failed() {

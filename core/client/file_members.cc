@@ -186,6 +186,9 @@ void File_volume::close(Done done) {
 std::string File_volume::waiting_reason() const {
   for (auto const& [_, chunk] : chunks_)
     if (auto reason = chunk->waiting_reason(); !reason.empty()) return reason;
+  for (auto const& [_, flush] : flushes_)
+    for (Flush_part const& part : flush.parts)
+      return "a flush waits for cs " + std::to_string(part.cs.value);
   return {};
 }
 

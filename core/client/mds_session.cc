@@ -141,7 +141,10 @@ void Mds_session::send_control(std::uint64_t wire_id, proto::Mds_request const& 
   Message message;
   message.header.request_id = wire_id;
   message.meta = serialized(request);
-  bool const was_waiting = by_wire_id_.size() > (by_wire_id_.contains(wire_id) ? 1u : 0u);
+  // Since when answers are due: of everything that is under way, this request apart.
+  bool const was_waiting = by_wire_id_.size() > (by_wire_id_.contains(wire_id) ? 1u : 0u) ||
+                           (session_wire_id_ != 0 && session_wire_id_ != wire_id) ||
+                           (heartbeat_wire_id_ != 0 && heartbeat_wire_id_ != wire_id);
   if (!was_waiting) asked_at_ = clock_.now();
   network_.send(connection_, std::move(message));
 }

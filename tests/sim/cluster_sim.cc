@@ -303,6 +303,8 @@ void Cluster_sim::settle() {
     std::string why;
     for (auto& client : clients_)
       if (!client->is_quiet()) why += " " + client->waiting_reason();
+    if (auto const map = tool_->fetch_map(*this); map.has_value())
+      for (auto const& chunk : map->chunks()) why += "; " + chunk.ShortDebugString();
     return fail("no progress after healing: requests are not answered:" + why);
   }
   if (!run_until([&] { return all_in_sync(); }, progress_patience) && fault_.empty())
