@@ -132,6 +132,7 @@ class Chunk_io final : private Cs_op_owner {
   // Membership: chunk_members.cc.
   void judge_members();
   void report_if_needed();
+  void send_again_to_all();
   void open_members();
   void send_open(std::uint32_t index);
   void on_opened(std::uint32_t index, std::uint64_t version, Message& reply);

@@ -192,6 +192,19 @@ void Chunk_io::judge_members() {
     }
   }
   if (everybody_lost) reconciled_ = false;
+  if (nobody_has_it || everybody_lost) send_again_to_all();
+}
+
+void Chunk_io::send_again_to_all() {
+  std::uint32_t members = 0;
+  for (std::uint32_t i = 0; i < replicas_.size(); ++i)
+    if (replicas_[i].state == proto::REPLICA_IN_SYNC) members |= 1u << i;
+  // Whoever has acknowledged one of these may have lost it since.
+  for (Piece& piece : in_flight_) {
+    if (piece.stamp.value == 0) continue;
+    piece.waiting = members;
+    piece.sent = piece.no_space = 0;
+  }
 }
 
 void Chunk_io::report_if_needed() {
