@@ -349,9 +349,15 @@ void Chunk_io::settle(Piece& piece) {
     return;
   }
   // Written everywhere, but everywhere is less than promised: the answer waits with the writes
-  // behind it until the set has grown again.
-  if (count(proto::REPLICA_IN_SYNC) < host_.replicas_min()) return;
-  finish(piece, Errc::ok);
+  // behind it until the set has grown again. So it does while a member that has acknowledged it is
+  // out of reach: it may be losing the write right now. Back with it, or dropped, we know.
+  std::uint32_t serving = 0;
+  for (Replica const& replica : replicas_) {
+    if (replica.state != proto::REPLICA_IN_SYNC) continue;
+    if (!replica.opened) return;
+    ++serving;
+  }
+  if (serving >= host_.replicas_min()) finish(piece, Errc::ok);
 }
 
 void Chunk_io::settle_held() {
