@@ -145,7 +145,13 @@ void Chunk_io::report_failed() {
 }
 
 void Chunk_io::link_up(Cs_link& link) {
-  if (uses(link)) advance();
+  if (!uses(link)) return;
+  // Writes that waited for this member will be answered soon. The others acknowledged them a while
+  // ago and may have lost them since, unnoticed: nothing was on the way to them. Opening tells.
+  if (changes_in_flight_ > 0 && reconciled_)
+    for (Replica& replica : replicas_)
+      if (replica.link != &link && replica.state == proto::REPLICA_IN_SYNC) replica.opened = false;
+  advance();
 }
 
 void Chunk_io::link_down(Cs_link& link) {

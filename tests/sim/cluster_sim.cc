@@ -171,12 +171,15 @@ void Cluster_sim::start_cs(Cs_host& host) {
 
 void Cluster_sim::stop_mds(bool power) {
   if (!mds_->is_running()) return;
+  world_.write(Log_level::info, power ? "FAULT power loss" : "FAULT kill", {{"node", "mds"}});
   mds_->stop(power);
   restart_later([this] { start_mds(); });
 }
 
 void Cluster_sim::stop_cs(Cs_host& host, bool power) {
   if (!host.is_running()) return;
+  world_.write(Log_level::info, power ? "FAULT power loss" : "FAULT kill",
+               {{"node", host.node.name()}});
   // It may hold the only up-to-date replica of some chunk.
   if (power) ledger_.power_lost(world_.now().since_start.count());
   host.stop(power);
@@ -239,6 +242,8 @@ void Cluster_sim::pause_somebody() {
     node = client_nodes_[who - servers_.size()];
   else
     node = &mds_->node;
+  world_.write(Log_level::info, "FAULT pause",
+               {{"node", node->name()}, {"ms", time / std::chrono::milliseconds(1)}});
   if (node->is_up()) node->pause_until(world_.now() + time);
 }
 
