@@ -120,8 +120,11 @@ class Cluster:
             for name in sorted(files):
                 if name.endswith(".log") or name == "log":
                     path = os.path.join(folder, name)
-                    with open(path, encoding="utf-8", errors="replace") as file:
-                        tail = file.readlines()[-lines:]
+                    try:
+                        with open(path, encoding="utf-8", errors="replace") as file:
+                            tail = file.readlines()[-lines:]
+                    except OSError as error:
+                        tail = [str(error)]
                     print(f"---- {path}\n{''.join(tail)}", flush=True)
 
     def down(self):
