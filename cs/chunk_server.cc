@@ -141,7 +141,6 @@ void Chunk_server::retry_deferred() {
 
 void Chunk_server::made_progress() {
   if (stopping_) return;
-  answer_large();
   if (deferred_.empty()) return;
   retry_deferred();
   finish_turn();
@@ -158,10 +157,12 @@ void Chunk_server::answer(Connection_id connection, Header const& request, Errc 
   network_.send(connection, std::move(reply));
 }
 
-void Chunk_server::acknowledge(Connection_id connection, Header const& request,
+void Chunk_server::acknowledge(Connection_id connection, Header const& request, Chunk const& chunk,
                                Store::Accepted accepted) {
   if (PS_MUTANT(acknowledge_before_the_journal)) return answer(connection, request, Errc::ok);
-  if (accepted.large) {
+  // In the order of stamps: what a writer has been answered for a chunk has no gap, so that one
+  // stamp can tell it, when this server comes back, up to where everything is there.
+  if (accepted.large || chunk.large_lsn > store_->large_done()) {
     large_acks_.push_back({connection, request, accepted.lsn});
   } else {
     acks_.push_back({connection, request, accepted.lsn});
@@ -182,6 +183,7 @@ void Chunk_server::finish_turn() {
   Errc const status = store_->end_turn();
   for (Ack const& ack : acks_) answer(ack.connection, ack.header, status);
   acks_.clear();
+  answer_large();
   for (Control_reply& control : control_replies_) {
     if (status != Errc::ok) control.reply.set_status(static_cast<std::uint32_t>(status));
     send_control(control.connection, control.header, control.reply);

@@ -90,7 +90,8 @@ class Chunk_server final : public Connection_handler, public Turn_hook, public T
   void defer(Connection_id connection, Message& message);
   void retry_deferred();
   void answer(Connection_id connection, Header const& request, Errc status);
-  void acknowledge(Connection_id connection, Header const& request, Store::Accepted accepted);
+  void acknowledge(Connection_id connection, Header const& request, Chunk const& chunk,
+                   Store::Accepted accepted);
   void answer_large();
   void finish_turn();
   void made_progress();
@@ -104,7 +105,7 @@ class Chunk_server final : public Connection_handler, public Turn_hook, public T
   void handle_read(Connection_id connection, Role role, Message& message);
   Errc check_reading(Chunk const& chunk, Role role, Header const& header) const;
   void send_read(Connection_id connection, Header const& request, Read_result& result);
-  void accept_duplicate(Connection_id connection, Header const& request);
+  void accept_duplicate(Connection_id connection, Header const& request, Chunk const& chunk);
 
   // control_requests.cc
   void handle_control(Connection_id connection, Role role, Message& message);

@@ -61,7 +61,10 @@ Result<void> Chunk_store::read_header(Chunk& chunk) {
   chunk.replica.chunk_size = header.chunk_size;
   chunk.replica.version = header.version;
   chunk.replica.last_stamp = chunk.applied_stamp = header.last_stamp;
-  chunk.replica.unclean = header.unclean || header.damage_seen < damage_;
+  // Journal records were lost since: nobody knows up to which write this replica is complete.
+  bool const is_damaged = header.damage_seen < damage_;
+  if (is_damaged) chunk.replica.last_stamp = chunk.applied_stamp = {};
+  chunk.replica.unclean = header.unclean || is_damaged;
   chunk.replica.syncing = header.syncing;
   chunk.damage_seen = header.damage_seen;
   chunk.created_lsn = header.created_lsn;

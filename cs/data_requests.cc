@@ -43,9 +43,10 @@ Chunk* Chunk_server::open_chunk(Connection_id connection, Message const& message
 }
 
 // A repeated request may be acknowledged only when the first one may.
-void Chunk_server::accept_duplicate(Connection_id connection, Header const& request) {
+void Chunk_server::accept_duplicate(Connection_id connection, Header const& request,
+                                    Chunk const& chunk) {
   Lsn const pending = store_->last_large();
-  acknowledge(connection, request, {pending, pending != 0});
+  acknowledge(connection, request, chunk, {pending, pending != 0});
 }
 
 void Chunk_server::handle_write(Connection_id connection, Message& message) {
@@ -61,7 +62,7 @@ void Chunk_server::handle_write(Connection_id connection, Message& message) {
   Verdict verdict = chunk->replica.check_write(header, *chunk->seal, why);
   if (PS_MUTANT(apply_duplicates) && verdict == Verdict::duplicate) verdict = Verdict::apply;
   if (verdict == Verdict::refuse) return answer(connection, header, why);
-  if (verdict == Verdict::duplicate) return accept_duplicate(connection, header);
+  if (verdict == Verdict::duplicate) return accept_duplicate(connection, header, *chunk);
   if (!checksums_match(message.data, message.meta)) {
     return answer(connection, header, Errc::corrupt);
   }
@@ -71,7 +72,7 @@ void Chunk_server::handle_write(Connection_id connection, Message& message) {
   write_bytes_ += header.length;
   auto const accepted =
       store_->write(*chunk, header.offset, message.meta, message.data, header.stamp);
-  acknowledge(connection, header, accepted);
+  acknowledge(connection, header, *chunk, accepted);
 }
 
 void Chunk_server::handle_zero(Connection_id connection, Message& message) {
@@ -85,9 +86,10 @@ void Chunk_server::handle_zero(Connection_id connection, Message& message) {
   Verdict const verdict = chunk->replica.check_write(header, *chunk->seal, why);
   if (verdict == Verdict::apply && store_->is_read_only()) why = Errc::read_only;
   if (why != Errc::ok) return answer(connection, header, why);
-  if (verdict == Verdict::duplicate) return accept_duplicate(connection, header);
+  if (verdict == Verdict::duplicate) return accept_duplicate(connection, header, *chunk);
   ++write_ops_;
-  acknowledge(connection, header, store_->zero(*chunk, header.offset, header.length, header.stamp));
+  acknowledge(connection, header, *chunk,
+              store_->zero(*chunk, header.offset, header.length, header.stamp));
 }
 
 void Chunk_server::handle_repair(Connection_id connection, Message& message) {
@@ -112,7 +114,8 @@ void Chunk_server::handle_repair(Connection_id connection, Message& message) {
   if (why != Errc::ok) return answer(connection, header, why);
   ++write_ops_;
   write_bytes_ += message.data.size();
-  acknowledge(connection, header, store_->repair(*chunk, header.offset, records, message.data));
+  acknowledge(connection, header, *chunk,
+              store_->repair(*chunk, header.offset, records, message.data));
 }
 
 void Chunk_server::handle_flush(Connection_id connection, Message& message) {

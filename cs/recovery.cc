@@ -1,5 +1,6 @@
 #include "cs/recovery.h"
 
+#include <algorithm>
 #include <array>
 
 #include "core/crc32c.h"
@@ -78,10 +79,14 @@ Outcome<void> Recovery::replay() {
         {{"records_lost", scanned.value().damaged}});
     store_.chunks_.set_damage(damage);
     for (auto const& id : store_.chunks_.names()) {
-      if (Chunk* chunk = store_.chunks_.find(id)) chunk->replica.unclean = true;
+      Chunk* const chunk = store_.chunks_.find(id);
+      if (chunk == nullptr) continue;
+      chunk->replica.unclean = true;
+      chunk->replica.last_stamp = chunk->applied_stamp = {};
     }
   }
   auto result = apply_all();
+  lower_stamps();
   if (result.has_value()) result = make_durable();
   if (result.has_value()) result = journal.restart(scanned.value().end, damage);
   if (result.has_error()) {
@@ -164,6 +169,7 @@ void Recovery::visit_remove(Chunk_id id, Lsn end) {
     store_.drop_staged(*chunk.value());
   }
   missing_.erase(id);
+  std::erase_if(lost_, [id](auto const& one) { return one.first.first == id; });
   auto const removed = store_.chunks_.remove(id);
   if (removed.has_error()) note_error(removed.error());
 }
@@ -194,21 +200,22 @@ void Recovery::visit_data(Chunk& chunk, Journal::Visited const& visited) {
       replay_block(chunk, block, visited.end, entry, data_at);
       if (!hole) data_at += block_bytes;
     } else {
-      replay_large(chunk, block, visited.end, entry);
+      replay_large(chunk, block, visited.end, entry, !has_records);
     }
   }
 }
 
 void Recovery::replay_block(Chunk& chunk, std::uint32_t block, Lsn lsn, Block_record const& record,
                             std::uint64_t journal_at) {
+  lost_.erase({chunk.id, block});
   bool const hole = (record.flags & block_hole) != 0;
   store_.stage_data(chunk, block, lsn, record, {}, {},
                     hole ? Staged_kind::hole : Staged_kind::journal);
   store_.newest(chunk, block).journal_at = journal_at;
 }
 
-void Recovery::replay_large(Chunk& chunk, std::uint32_t block, Lsn lsn,
-                            Block_record const& record) {
+void Recovery::replay_large(Chunk& chunk, std::uint32_t block, Lsn lsn, Block_record const& record,
+                            bool is_write) {
   std::array<std::byte, block_bytes> content;
   auto const file = store_.chunks_.file_of(chunk);
   if (file.has_error()) return note_error(file.error());
@@ -218,9 +225,13 @@ void Recovery::replay_large(Chunk& chunk, std::uint32_t block, Lsn lsn,
   if (read.has_error()) return note_error(read.error());
   std::uint32_t const crc = crc32c(content);
   if (crc == record.crc) {
+    lost_.erase({chunk.id, block});
     store_.stage_data(chunk, block, lsn, record, {}, {}, Staged_kind::in_file);
     return;
   }
+  // Only behind a synced one may a large record stand: of an earlier one nothing was lost.
+  lost_.erase({chunk.id, block});
+  if (is_write) lost_[{chunk.id, block}] = {record.stamp};
   // It never got there, or was torn on the way, or a later one was. The file may hold the previous
   // content, or an earlier record of the journal does; but behind two large writes neither of which
   // is there, the first may have been flushed and then torn by the second.
@@ -249,6 +260,18 @@ Result<void> Recovery::apply_all() {
     }
   }
   return success();
+}
+
+// The last stamp says "everything up to here is on this disk". A large write whose record is there
+// and whose data is not was never flushed, but its writer may live and count on it.
+void Recovery::lower_stamps() {
+  for (auto const& [place, stamp] : lost_) {
+    Chunk* const chunk = store_.chunks_.find(place.first);
+    if (chunk == nullptr) continue;
+    Stamp const below{stamp.value - 1};
+    chunk->replica.last_stamp = std::min(chunk->replica.last_stamp, below);
+    chunk->applied_stamp = std::min(chunk->applied_stamp, below);
+  }
 }
 
 Result<void> Recovery::make_durable() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <set>
 
 #include "core/result.h"
@@ -29,7 +30,9 @@ class Recovery {
   void visit_data(Chunk& chunk, Journal::Visited const& visited);
   void replay_block(Chunk& chunk, std::uint32_t block, Lsn lsn, Block_record const& record,
                     std::uint64_t journal_at);
-  void replay_large(Chunk& chunk, std::uint32_t block, Lsn lsn, Block_record const& record);
+  void replay_large(Chunk& chunk, std::uint32_t block, Lsn lsn, Block_record const& record,
+                    bool is_write);
+  void lower_stamps();
   Result<Chunk*> chunk_of(Chunk_id id);
   Result<void> apply_all();
   Result<void> make_durable();
@@ -39,6 +42,8 @@ class Recovery {
 
   Store& store_;
   std::set<Chunk_id> missing_;  // have records but no valid file
+  // Blocks of large writes whose data never arrived, and nothing later did: their stamps.
+  std::map<std::pair<Chunk_id, std::uint32_t>, Stamp> lost_;
   std::uint32_t torn_ = 0;
   std::error_code error_;  // first failure of the disk while replaying
 };

@@ -62,6 +62,7 @@ void Store::writer_accepted(Chunk& chunk, Lsn lsn, Stamp stamp) {
 }
 
 void Store::note_large(Chunk& chunk, Lsn lsn, std::uint32_t offset, std::uint32_t length) {
+  chunk.large_lsn = lsn;
   large_.push_back({lsn, chunk.id, offset / block_bytes, length / block_bytes});
   commit_wanted_ = true;  // its acknowledgement waits for the commit
 }

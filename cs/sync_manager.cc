@@ -287,6 +287,11 @@ bool Sync_manager::needs(Chunk& chunk, Task const& task, std::uint32_t block,
   if (own.stamp == theirs.stamp && own.crc == theirs.crc && own.flags == theirs.flags) {
     return false;
   }
+  // Of the same write, and theirs is rotten: ours is the good one.
+  bool const theirs_is_rotten = (theirs.flags & block_corrupt) != 0;
+  if (theirs_is_rotten && own.stamp == theirs.stamp && (own.flags & block_corrupt) == 0) {
+    return false;
+  }
   // The writer sends this replica everything from the join stamp on.
   Stamp const join = chunk.replica.join_stamp;
   Staged const* const staged = chunk.staged_block(block);
@@ -333,7 +338,13 @@ void Sync_manager::on_pull(Task& task, Message& message) {
   for (std::uint32_t i = 0; valid && i < run.blocks; ++i) {
     auto const record = load_le<Block_record>(message.meta.data() + i * sizeof(Block_record));
     if ((record.flags & block_corrupt) != 0) {
-      return source_failed(task, "it has no valid data for block " + std::to_string(run.first + i));
+      // Another source may have it. Where none has, the block is lost, but not the redundancy of
+      // all the others: it becomes known as damaged here, too.
+      if (task.failures < task.sources.size()) {
+        return source_failed(task,
+                             "it has no valid data for block " + std::to_string(run.first + i));
+      }
+      continue;
     }
     if ((record.flags & block_hole) != 0) continue;
     valid = in_bounds(at, block_bytes, message.data.size()) &&
@@ -365,9 +376,14 @@ void Sync_manager::store_pulled(Task& task) {
     first = next;
   };
   for (std::uint32_t i = 0; i < run.blocks; ++i) {
-    auto const theirs = load_le<Block_record>(task.pulled.meta.data() + i * sizeof(Block_record));
-    std::size_t const size = (theirs.flags & block_hole) != 0 ? 0 : block_bytes;
+    auto theirs = load_le<Block_record>(task.pulled.meta.data() + i * sizeof(Block_record));
     std::uint32_t const block = run.first + i;
+    if ((theirs.flags & block_corrupt) != 0) {
+      theirs = {theirs.stamp, never_written.crc, block_hole | block_corrupt};
+      log_.error("no replica has valid data for a block; it stays damaged until it is rewritten",
+                 {{"chunk", task.chunk}, {"block", block}});
+    }
+    std::size_t const size = (theirs.flags & block_hole) != 0 ? 0 : block_bytes;
     // Looked at again: a write may have arrived while the pull was under way.
     if (needs(*chunk, task, block, store_.block_record(*chunk, block), theirs)) {
       if (records.empty()) begin = at;

@@ -76,12 +76,24 @@ bool Chunk_io::dirty_at(Cs_id cs) const {
 
 void Chunk_io::flushed_at(Cs_id cs) {
   int const index = index_of(cs);
-  if (index >= 0) replicas_[static_cast<std::size_t>(index)].dirty = false;
+  if (index < 0) return;
+  Replica& replica = replicas_[static_cast<std::size_t>(index)];
+  replica.dirty = false;
+  replica.repair_flushing = replica.repaired && merge_ == nullptr;
+}
+
+void Chunk_io::flush_answered_at(Cs_id cs) {
+  int const index = index_of(cs);
+  if (index < 0) return;
+  Replica& replica = replicas_[static_cast<std::size_t>(index)];
+  if (std::exchange(replica.repair_flushing, false)) replica.repaired = false;
 }
 
 void Chunk_io::dirty_again_at(Cs_id cs) {
   int const index = index_of(cs);
-  if (index < 0 || replicas_[static_cast<std::size_t>(index)].dirty) return;
+  if (index < 0) return;
+  replicas_[static_cast<std::size_t>(index)].repair_flushing = false;
+  if (replicas_[static_cast<std::size_t>(index)].dirty) return;
   replicas_[static_cast<std::size_t>(index)].dirty = true;
   host_.mark_dirty(*this, cs);
 }
@@ -374,7 +386,11 @@ void Chunk_io::settle_held() {
         std::all_of(replicas_.begin(), replicas_.end(), [](Replica const& replica) {
           return replica.refused || replica.state != proto::REPLICA_IN_SYNC;
         });
-    if (hopeless) finish(piece, Errc::io_error);
+    if (!hopeless) continue;
+    host_.log().error(
+        "no replica takes writes any more",
+        {{"chunk", id_}, {"reason", replicas_.empty() ? "no replica" : replicas_[0].refusal}});
+    finish(piece, Errc::io_error);
   }
 }
 

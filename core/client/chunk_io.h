@@ -67,8 +67,10 @@ class Chunk_io final : private Cs_op_owner {
     bool refused = false;      // it lives but cannot serve (no space, read-only, lost the chunk)
     std::string refusal;       // why
     bool lost_writes = false;  // it came back without acknowledged writes
-    bool missing = false;      // it has no such chunk
-    bool create = false;       // next open may create
+    bool repaired = false;     // blocks were repaired here that it has not flushed
+    bool repair_flushing = false;  // a flush that covers them is under way
+    bool missing = false;          // it has no such chunk
+    bool create = false;           // next open may create
     bool unclean = false;
     std::uint64_t last_stamp = 0;  // as it said when it was opened
     std::uint64_t acked = 0;       // highest stamp it has acknowledged to us
@@ -94,6 +96,7 @@ class Chunk_io final : private Cs_op_owner {
   void flushed_at(Cs_id cs);
   /// Unflushed again: the flush got lost. No change when cs is no member.
   void dirty_again_at(Cs_id cs);
+  void flush_answered_at(Cs_id cs);
   /// `cs` could not flush: it must leave the set. False when it is the last one.
   bool flush_refused_at(Cs_id cs, Errc why);
   /// Open at cs, so that a flush sent there now covers all its acknowledged writes?

@@ -5,6 +5,7 @@
 #include "core/assert.h"
 #include "core/client/chunk_io.h"
 #include "core/crc32c.h"
+#include "core/mutant.h"
 
 namespace pstorage::client {
 namespace {
@@ -23,8 +24,9 @@ int Chunk_io::choose_replica(Piece const& piece) const {
   for (std::uint32_t turn = 0; turn < members; ++turn) {
     std::uint32_t const i = (index_ + turn) % members;
     Replica const& replica = replicas_[i];
-    if (!replica.opened || replica.state != proto::REPLICA_IN_SYNC || (piece.tried >> i & 1) != 0)
-      continue;
+    bool const is_complete =
+        replica.state == proto::REPLICA_IN_SYNC || PS_MUTANT(serve_a_syncing_replica);
+    if (!replica.opened || !is_complete || (piece.tried >> i & 1) != 0) continue;
     if (best < 0) {
       best = static_cast<int>(i);
       continue;

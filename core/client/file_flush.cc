@@ -130,6 +130,9 @@ void File_volume::continue_flushes() {
 void File_volume::finish_part(std::uint64_t id, Cs_id cs) {
   auto const flush = flushes_.find(id);
   if (flush == flushes_.end()) return;
+  for (Flush_part const& part : flush->second.parts)
+    if (part.cs == cs)
+      for (Chunk_io* chunk : part.chunks) chunk->flush_answered_at(cs);
   std::erase_if(flush->second.parts, [&](Flush_part const& part) { return part.cs == cs; });
   if (flush->second.parts.empty()) finish_flush(id);
 }

@@ -33,6 +33,7 @@ struct Chunk_model {
   bool maybe_alive = false;  // created, not flushed since
   std::uint64_t flushed_stamp = 0;
   std::uint64_t last_stamp = 0;
+  std::uint64_t acked_stamp = 0;  // up to here everything has been acknowledged
 };
 
 class Crash_run {
@@ -110,7 +111,9 @@ class Crash_run {
     for (std::uint32_t i = 0; i < blocks; ++i) {
       models_[id].blocks[first + i].history.push_back(content);
     }
-    if (content.from_writer) models_[id].last_stamp = content.stamp;
+    if (!content.from_writer) return;
+    models_[id].last_stamp = content.stamp;
+    if (content.acknowledged) models_[id].acked_stamp = content.stamp;
   }
 
   void write(std::uint32_t blocks) {
@@ -120,9 +123,10 @@ class Crash_run {
     room(std::size_t{blocks} * block_bytes);
     std::uint64_t const stamp = Stamp::of({1}, ++sequence_).value;
     auto const made = test_data(stamp, first, blocks);
+    bool const behind_large = chunk.large_lsn > world_.store->large_done();
     auto const [lsn, large] =
         world_.store->write(chunk, first * block_bytes, made.crcs, made.data, {stamp});
-    submitted(id, first, blocks, {stamp, false, large, true, !large});
+    submitted(id, first, blocks, {stamp, false, large, true, !large && !behind_large});
     if (random_.below(4) != 0) end_turn();
     if (!large || random_.below(3) == 0) return;
     for (int i = 0; i < 500 && world_.store->large_done() < lsn; ++i) world_.run(tick_interval);
@@ -130,6 +134,7 @@ class Crash_run {
     for (std::uint32_t i = 0; i < blocks; ++i) {
       models_[id].blocks[first + i].history.back().acknowledged = true;
     }
+    models_[id].acked_stamp = stamp;
   }
   void zero() {
     Chunk_id const id = pick();
@@ -138,8 +143,9 @@ class Crash_run {
     std::uint32_t const first = place(blocks);
     room(0);
     std::uint64_t const stamp = Stamp::of({1}, ++sequence_).value;
+    bool const behind_large = chunk.large_lsn > world_.store->large_done();
     world_.store->zero(chunk, first * block_bytes, blocks * block_bytes, {stamp});
-    submitted(id, first, blocks, {stamp, true, false, true});
+    submitted(id, first, blocks, {stamp, true, false, true, !behind_large});
   }
   // Stamps of a repair may be lower than what the block has; unique all the same, for the model.
   void repair() {
@@ -171,7 +177,7 @@ class Crash_run {
       for (auto& [block, state] : model.blocks) {
         state.history.erase(state.history.begin(), state.history.end() - 1);
       }
-      model.flushed_stamp = model.last_stamp;
+      model.flushed_stamp = model.acked_stamp = model.last_stamp;
     }
     for (auto& [file_id, epoch] : seals_) flushed_seals_[file_id] = epoch;
   }
@@ -270,13 +276,12 @@ class Crash_run {
     }
     Replica const& replica = loaded.value()->replica;
     std::uint64_t const last = replica.last_stamp.value;
-    ASSERT_GE(last, power_loss ? model.flushed_stamp : model.last_stamp) << "chunk " << id.value;
+    ASSERT_GE(last, power_loss ? model.flushed_stamp : model.acked_stamp) << "chunk " << id.value;
     for (auto& [block, state] : model.blocks) {
       check_block(id, block, state, power_loss, last);
       if (testing::Test::HasFatalFailure()) return;
     }
-    model.last_stamp = last;
-    model.flushed_stamp = last;
+    model.last_stamp = model.acked_stamp = model.flushed_stamp = last;
   }
 
   void check_block(Chunk_id id, std::uint32_t block, Block_model& state, bool power_loss,
@@ -291,6 +296,10 @@ class Crash_run {
       for (std::size_t i = 1; i < history.size(); ++i) torn = torn || history[i].is_large;
       ASSERT_TRUE(power_loss && torn)
           << where << " is corrupt:" << show(history) << " " << power_loss;
+      for (Content const& one : history) {
+        bool const is_torn = one.stamp == record.stamp && one.from_writer;
+        ASSERT_FALSE(is_torn && one.stamp <= last) << where << " is torn, last " << last;
+      }
       history.assign(1, heal(id, block));
       return;
     }
@@ -306,10 +315,8 @@ class Crash_run {
     for (std::size_t i = match + 1; i < history.size() && !power_loss; ++i) {
       ASSERT_FALSE(history[i].acknowledged) << where << " lost an acknowledged write";
     }
-    bool large = false;
-    for (Content const& one : history) large = large || one.is_large;
-    // Without large writes the log is cut at one point: everything up to the last stamp is there.
-    for (std::size_t i = match + 1; i < history.size() && !large; ++i) {
+    // Everything up to the last stamp is there: a living writer tells by it what was lost.
+    for (std::size_t i = match + 1; i < history.size(); ++i) {
       ASSERT_FALSE(history[i].from_writer && history[i].stamp <= last)
           << where << " has a gap:" << show(history) << " last " << last;
     }

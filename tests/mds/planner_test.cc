@@ -124,8 +124,8 @@ class Recovery : public ::testing::Test {
  protected:
   Needy_chunk chunk(std::uint64_t id, std::vector<std::uint32_t> const& in_sync,
                     std::vector<std::uint32_t> const& stale) {
-    Needy_chunk one{Chunk_id{id}, Version{1}, 3, Failure_domain::host, 0, 64u << 20, {},
-                    {},           {},         {}, {}};
+    Needy_chunk one{Chunk_id{id}, Version{1}, 3, Failure_domain::host, 0, 64u << 20, {}, {},
+                    {},           {},         {}};
     for (auto const cs : in_sync) one.in_sync.push_back(Cs_id{cs});
     for (auto const cs : stale) one.stale.push_back(Cs_id{cs});
     return one;

@@ -1,6 +1,7 @@
 #include "tests/sim/cluster_sim.h"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "core/assert.h"
@@ -25,6 +26,8 @@ Cluster_plan draw_plan(Sim_random& random) {
   plan.steals = random.percent(30);
   plan.drift = random.percent(30);
   plan.fault_mean_ms = random.percent(50) ? 400 : 1200;
+  // Writes above 64 KiB take another way through the journal.
+  if (random.percent(30)) plan.chunk_bytes = 256 << 10;
   return plan;
 }
 
@@ -34,6 +37,7 @@ Cluster_sim::Cluster_sim(std::uint64_t seed, bool verbose)
       ledger_(std::size_t{plan_.chunks} * plan_.chunk_bytes / block_bytes) {
   world_.set_verbose(verbose);
   ledger_.verbose = verbose;
+  world_.set_tap([this](Sim_node const& from, Message const& message) { sent(from, message); });
 }
 
 Cluster_sim::~Cluster_sim() {
@@ -211,7 +215,43 @@ void Cluster_sim::one_fault() {
   if (dice < 68) return partition();
   if (dice < 88) return world_.break_connection();
   if (dice < 92 && plan_.power_losses) return power_off_everything();
+  if (dice < 96) return aim();
   if (plan_.rot) rot_something();
+}
+
+/// Random faults hit the microseconds between a promise and what it rests on almost never: the next
+/// answer of this kind that a chunk server gives is followed by its death, or by everybody's.
+void Cluster_sim::aim() {
+  Sim_random& random = world_.random();
+  constexpr std::array targets{Operation::write, Operation::flush, Operation::control,
+                               Operation::repair, Operation::zero};
+  aim_ = Aim{.operation = targets[random.below(targets.size())],
+             .everybody = random.percent(50),
+             .power = plan_.power_losses && random.percent(50),
+             .delay = random.between(Duration{0}, std::chrono::microseconds(500)),
+             .until = world_.now() + std::chrono::seconds(2)};
+}
+
+void Cluster_sim::sent(Sim_node const& from, Message const& message) {
+  if (!aim_.has_value()) return;
+  Aim const aim = *aim_;
+  if (calm_ || world_.now() >= aim.until) return aim_.reset();
+  if (!message.header.is_reply || message.header.operation != aim.operation) return;
+  for (auto& server : servers_) {
+    if (&server->node != &from) continue;
+    aim_.reset();
+    // Later: the sender is in the middle of an event.
+    return world_.queue().at(aim.delay, [this, aim, victim = server.get()] {
+      if (calm_) return;
+      if (!aim.everybody) return stop_cs(*victim, aim.power);
+      aim.power ? power_off_everything() : kill_everything();
+    });
+  }
+}
+
+void Cluster_sim::kill_everything() {
+  stop_mds(false);
+  for (auto& server : servers_) stop_cs(*server, false);
 }
 
 void Cluster_sim::power_off_everything() {

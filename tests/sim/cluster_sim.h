@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -54,6 +55,13 @@ class Cluster_sim {
   struct Mds_host;
   struct Cs_host;
   struct Tool;
+  struct Aim {
+    Operation operation = Operation::write;
+    bool everybody = false;
+    bool power = false;
+    Duration delay{};
+    Time_point until;
+  };
 
   void start_mds();
   void start_cs(Cs_host& host);
@@ -67,6 +75,9 @@ class Cluster_sim {
 
   void chaos();
   void one_fault();
+  void aim();
+  void sent(Sim_node const& from, Message const& message);
+  void kill_everything();
   void power_off_everything();
   void partition();
   void pause_somebody();
@@ -89,6 +100,7 @@ class Cluster_sim {
   std::vector<Sim_node*> client_nodes_;
   std::unique_ptr<Tool> tool_;
   Ledger ledger_;
+  std::optional<Aim> aim_;
   bool calm_ = false;  // no faults any more
   std::string fault_;
 };

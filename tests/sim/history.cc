@@ -146,8 +146,10 @@ class Checker {
         // Its reads cannot be told from those of other zeroes: only the write counts.
         if (write.finish < to) all.push_back(zone);
         continue;
-      } else if (!seen.contains(write.value) && write.finish >= to) {
-        continue;  // unanswered and unseen: it may not have happened
+      } else if (!seen.contains(write.value) && (write.finish >= to || old)) {
+        // Unanswered and unseen: it may not have happened. Nor need one have left a trace whose
+        // answer was on its way when the power failed.
+        continue;
       }
       zones[write.value] = zone;
     }
@@ -190,7 +192,7 @@ class Checker {
   bool zero_is_possible(Block_read const& read, Moment from) const {
     auto const overwritten = [&](Moment zero_finish) {
       return std::any_of(history_.writes.begin(), history_.writes.end(), [&](Block_write const& w) {
-        return !w.is_zero && w.start > zero_finish && w.finish < read.start && w.finish >= from;
+        return !w.is_zero && w.start > zero_finish && w.finish < read.start && w.start >= from;
       });
     };
     if (!overwritten(INT64_MIN)) return true;

@@ -20,12 +20,18 @@ class Ledger {
   std::vector<Block_history>& blocks() { return blocks_; }
   std::uint64_t next_value() { return ++last_value_; }
   void power_lost(Moment when) { power_losses_.push_back(when); }
+  /// A client has taken the volume: from now on nothing of an older epoch may be acknowledged.
+  void taken(std::uint32_t epoch, Moment when);
+  /// Was a change that began at `start` under `epoch` acknowledged after the fence?
+  void acknowledged(std::uint32_t epoch, Moment start);
   /// The first broken promise; empty: none.
   std::string check() const;
   /// Notes a fault that was seen at once (torn block, wrong error).
   void fault(std::string const& what) {
     if (fault_.empty()) fault_ = what;
   }
+  /// A mixture was read: legal only after a power loss that an unflushed write may not survive.
+  void torn_read(std::size_t block);
   std::uint64_t operations = 0;
   bool verbose = false;  // check() also tells the block's whole history
 
@@ -34,6 +40,8 @@ class Ledger {
   std::vector<Block_history> blocks_;
   std::vector<Moment> power_losses_;
   std::uint64_t last_value_ = 0;
+  std::uint32_t taken_epoch_ = 0;
+  Moment taken_at_ = never;
   std::string fault_;
 };
 

@@ -40,6 +40,10 @@ std::vector<std::string> const planted = {
     "accept_sync_done_of_an_old_version",
     "reads_pass_writes_in_flight",
     "keep_the_lower_stamp",
+    "forget_the_seal",
+    "apply_duplicates",
+    "answer_flush_at_once",
+    "never_unclean",
 };
 constexpr std::uint64_t seeds_a_mutant = 400;
 

@@ -110,6 +110,7 @@ Connection_id Sim_node::connect(Address const& to, Connection_handler& handler) 
 void Sim_node::send(Connection_id connection, Message message) {
   auto const [wire, from] = world_.find(connection);
   if (wire == nullptr || !wire->ends[from].open) return;
+  if (world_.tap_) world_.tap_(*this, message);
   auto& to = wire->ends[1 - from];
   if (!wire->established && from == 0 && !wire->dead) {
     wire->early.push_back(std::move(message));

@@ -127,6 +127,10 @@ class Sim_world final : public Log {
   /// on its way may still arrive meanwhile.
   void break_connection();
 
+  /// Sees every message as it is sent: for faults that are aimed at an event of the protocol.
+  using Tap = std::function<void(Sim_node const& from, Message const& message)>;
+  void set_tap(Tap tap) { tap_ = std::move(tap); }
+
   void write(Log_level level, std::string_view message, Fields fields) override;
   void set_verbose(bool verbose) { verbose_ = verbose; }
 
@@ -165,6 +169,7 @@ class Sim_world final : public Log {
   std::uint64_t events_ = 0;
   std::uint64_t next_connection_ = 1;
   bool verbose_ = false;
+  Tap tap_;
   std::vector<std::unique_ptr<Sim_node>> nodes_;
   std::map<Connection_id, std::pair<std::shared_ptr<Wire>, int>> wires_;
   std::map<std::string, std::pair<Sim_node*, Connection_handler*>> listeners_;
