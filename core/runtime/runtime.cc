@@ -16,10 +16,10 @@ namespace pstorage {
 namespace {
 
 // Receive blocks and payloads come and go at up to 4 MiB. Taken from the kernel each time they cost
-// a page fault for every 4 KiB; kept by malloc they cost nothing.
+// a page fault for every 4 KiB; kept by malloc they cost nothing. return_memory() gives them back.
 void keep_blocks_in_malloc() {
   ::mallopt(M_MMAP_THRESHOLD, 8 << 20);
-  ::mallopt(M_TRIM_THRESHOLD, 32 << 20);
+  ::mallopt(M_TRIM_THRESHOLD, 256 << 20);
 }
 
 }  // namespace
@@ -43,7 +43,7 @@ Runtime::Implementation::Implementation(Runtime_options options, Log& log)
   network.connections_max = options_.connections_max;
   network.unauthenticated_max = options_.unauthenticated_max;
   network.handshake_timeout = options_.handshake_timeout;
-  network_ = std::make_unique<Asio_network>(io_, std::move(network), clock_, log_);
+  network_ = std::make_unique<Socket_network>(io_, std::move(network), clock_, log_);
   tickers_.push_back(network_.get());
   flushers_.push_back(network_.get());
   if (options_.handle_signals) {
