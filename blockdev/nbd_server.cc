@@ -1,13 +1,8 @@
 #include "blockdev/nbd_server.h"
 
-#include <sys/socket.h>
-
 #include <algorithm>
-#include <array>
-#include <boost/asio/buffer.hpp>
-#include <boost/asio/posix/stream_descriptor.hpp>
-#include <cerrno>
 
+#include "core/net/event_loop.h"
 #include "core/net/socket.h"
 #include "core/net/stream_acceptor.h"
 #include "core/runtime/implementation.h"
@@ -15,20 +10,23 @@
 namespace pstorage::nbd {
 namespace {
 
-constexpr std::size_t vector_elements = 512;
+// A client that never stops sending must not keep the others waiting.
+constexpr int reads_a_turn = 16;
 
 }  // namespace
 
-/// One client's socket. Its completion handlers hold a shared_ptr; the server holds one until the
-/// session is idle.
+/// One client's socket. The server holds a shared_ptr until the session is idle.
 class Nbd_server::Connection final : public Session_events,
+                                     private Event_handler,
                                      public std::enable_shared_from_this<Connection> {
  public:
   Connection(Nbd_server& server, File_descriptor fd, std::string const& peer)
       : server_(server),
-        socket_(server.runtime_.implementation().io(), fd.release()),
+        socket_(server.runtime_.implementation().loop(), *this),
         session_(server.exports_, server.runtime_.clock(), server.runtime_.log(), *this, peer,
-                 server.options_.session) {}
+                 server.options_.session) {
+    socket_.open(std::move(fd));
+  }
 
   Nbd_session& session() { return session_; }
   bool is_finished() const { return closed_ && session_.is_idle(); }
@@ -47,73 +45,63 @@ class Nbd_server::Connection final : public Session_events,
     if (!waiting_writable_) write();
     if (closed_) return;
     if (session_.is_over() && session_.output().empty()) return close();
-    if (!receiving_ && session_.wants_input()) receive();
+    go_on();
   }
 
   void close() {
     if (std::exchange(closed_, true)) return;
-    boost::system::error_code ignored;
-    socket_.close(ignored);
+    socket_.close();
     session_.disconnected();
   }
 
  private:
-  void receive() {
-    auto handler = [self = shared_from_this()](boost::system::error_code const& error,
-                                               std::size_t bytes) {
-      self->receiving_ = false;
-      if (self->closed_) return;
-      if (error) return self->close();  // the client has hung up, in its way
-      self->session_.received(bytes);
-    };
-    receiving_ = true;
-    auto const buffers = session_.prepare();
-    auto const& parts = buffers.parts;
-    if (buffers.count == 1) {
-      socket_.async_read_some(boost::asio::buffer(parts[0].data(), parts[0].size()),
-                              std::move(handler));
-      return;
+  void on_ready(Readiness ready) override {
+    auto const self = shared_from_this();
+    peer_ended_ = peer_ended_ || ready.ended;
+    readable_ = readable_ || ready.readable;
+    if (ready.writable) {
+      waiting_writable_ = false;
+      mark_dirty();
     }
-    std::array<boost::asio::mutable_buffer, 2> const both{
-        boost::asio::buffer(parts[0].data(), parts[0].size()),
-        boost::asio::buffer(parts[1].data(), parts[1].size())};
-    socket_.async_read_some(both, std::move(handler));
+    if (readable_) receive();
+  }
+
+  void receive() {
+    for (int i = 0; i < reads_a_turn && session_.wants_input(); ++i) {
+      auto const buffers = session_.prepare();
+      auto const got = receive_some(socket_.fd(), {buffers.parts.data(), buffers.count});
+      if (got.closed || got.error) return close();  // the client has hung up, in its way
+      if (got.bytes > 0) session_.received(got.bytes);
+      if (got.bytes == 0 || (got.drained && !peer_ended_)) {
+        readable_ = false;
+        return;
+      }
+    }
+    go_on();
+  }
+
+  // What is left in the socket is not told of again.
+  void go_on() {
+    if (readable_ && session_.wants_input()) socket_.again();
   }
 
   void write() {
     auto& queue = session_.output();
     if (queue.empty()) return;
-    std::array<iovec, vector_elements> vector;
-    while (!queue.empty()) {
-      msghdr header{};
-      header.msg_iov = vector.data();
-      header.msg_iovlen = queue.gather(vector);
-      auto const sent = ::sendmsg(socket_.native_handle(), &header, MSG_NOSIGNAL | MSG_DONTWAIT);
-      if (sent < 0 && errno == EINTR) continue;
-      if (sent < 0 && errno != EAGAIN && errno != EWOULDBLOCK) return close();
-      if (sent < 0) {
-        wait_writable();
-        break;
-      }
-      queue.consume(static_cast<std::size_t>(sent));
+    if (send_queued(socket_.fd(), queue)) return close();
+    if (!queue.empty()) {
+      waiting_writable_ = true;
+      socket_.wait_writable();
     }
     session_.sent();
   }
 
-  void wait_writable() {
-    waiting_writable_ = true;
-    socket_.async_wait(boost::asio::posix::stream_descriptor::wait_write,
-                       [self = shared_from_this()](boost::system::error_code const& error) {
-                         self->waiting_writable_ = false;
-                         if (!error && !self->closed_) self->mark_dirty();
-                       });
-  }
-
   Nbd_server& server_;
-  boost::asio::posix::stream_descriptor socket_;
+  Watch socket_;
   Nbd_session session_;
   bool dirty_ = false;
-  bool receiving_ = false;
+  bool readable_ = false;    // there may be something in the socket
+  bool peer_ended_ = false;  // the end is in there, too, and has to be found
   bool waiting_writable_ = false;
   bool closed_ = false;
 };
@@ -129,8 +117,7 @@ Nbd_server::Nbd_server(Runtime& runtime, Volume_provider& provider, Server_optio
 Nbd_server::~Nbd_server() {
   for (auto const& acceptor : acceptors_) acceptor->stop();
   for (auto const& connection : connections_) connection->close();
-  // Completion handlers in the loop may keep connections longer than this server: they must not
-  // know the volumes any more.
+  // Nothing calls back any more: the volumes go without answers.
   exports_.abandon_all();
   for (auto const& connection : connections_) connection->session().abandon();
   runtime_.remove_ticker(*this);
@@ -145,7 +132,7 @@ Outcome<Address> Nbd_server::listen(Address const& at) {
   Address real;
   PS_TRY(auto fd, listen_at(at, real));
   auto acceptor = std::make_shared<Stream_acceptor>(
-      runtime_.implementation().io(), real, std::move(fd),
+      runtime_.implementation().loop(), real, std::move(fd),
       [this, real](File_descriptor socket) { accepted(std::move(socket), real); },
       [this](std::error_code error) {
         runtime_.log().warn("cannot accept an NBD client", {{"reason", error.message()}});

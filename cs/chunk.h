@@ -90,6 +90,7 @@ struct Chunk {
   // later record holds the content. Empty: no such blocks.
   std::vector<std::uint64_t> large_sync;
   static constexpr std::uint64_t not_in_place = ~std::uint64_t{0};
+  std::uint64_t large_bytes = 0;    // put in place since the last sync began
   std::uint64_t syncs_started = 0;  // one at a time
   std::uint64_t syncs_done = 0;
   bool sync_again = false;

@@ -31,6 +31,9 @@ struct Store_options {
   std::size_t staged_bytes_max = 48u << 20;   // accepted, not applied; then requests wait
   std::size_t apply_above_bytes = 16u << 20;  // staged: from here on apply keeps up with writing
   std::uint64_t commit_bytes = 8u << 20;      // commit at the latest after so many bytes
+  // Large writes in one chunk, not yet synced: from here on it is synced, so that the next large
+  // write of the same blocks need not go through the journal and a flush finds little to do.
+  std::uint64_t large_sync_bytes = 16u << 20;
   Duration commit_interval = std::chrono::seconds(1);
   Duration idle_after = std::chrono::seconds(3);  // then everything is applied and checkpointed
   std::uint64_t reserve_bytes = 0;                // of free space; 0 = 1 % within 64 MiB and 1 GiB

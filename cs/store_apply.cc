@@ -256,6 +256,8 @@ void Store::mark_in_place(Chunk& chunk, Large const& large) {
     auto& sync = chunk.large_sync[large.first_block + i];
     if (sync == Chunk::not_in_place) sync = chunk.next_sync();
   }
+  chunk.large_bytes += std::uint64_t{large.blocks} * block_bytes;
+  if (chunk.large_bytes >= options_.large_sync_bytes) sync_file(chunk);
 }
 
 void Store::sync_name(Chunk& chunk) {

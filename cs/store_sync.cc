@@ -66,6 +66,7 @@ void Store::start_sync(Chunk& chunk) {
   }
   ++chunk.syncs_started;
   bool const covers_large = std::exchange(chunk.large_dirty, false);
+  chunk.large_bytes = 0;
   file.value()->sync_async([this, &chunk, covers_large](Result<void> result) {
     file_synced(chunk, covers_large, result);
   });

@@ -1,4 +1,4 @@
-// The network as the roles see it: whole messages on connections. Real: core/net/asio_network.h;
+// The network as the roles see it: whole messages on connections. Real: core/net/socket_network.h;
 // simulated: tests/sim. Everything happens on the owner's one loop; nothing here blocks.
 #pragma once
 

@@ -13,7 +13,9 @@ Receive_buffer::Buffers Receive_buffer::prepare() {
   Buffers buffers;
   if (large_filled_ < large_.size())
     buffers.parts[buffers.count++] = large_.mutable_bytes().subspan(large_filled_);
-  buffers.parts[buffers.count++] = block_.mutable_bytes().subspan(end_);
+  auto const rest = block_.mutable_bytes().subspan(end_);
+  bool const probe = expects_large_ && wanted_ <= probe_bytes;
+  buffers.parts[buffers.count++] = probe ? rest.first(std::min(probe_bytes, rest.size())) : rest;
   return buffers;
 }
 
@@ -55,6 +57,7 @@ void Receive_buffer::skip(std::size_t bytes) {
   PS_ASSERT(bytes <= end_ - begin_);
   begin_ += bytes;
   wanted_ = 0;
+  expects_large_ = false;
 }
 
 Slice Receive_buffer::part(std::size_t at, std::size_t bytes) const {
@@ -70,6 +73,7 @@ void Receive_buffer::begin_large(std::size_t bytes) {
   large_filled_ = there.size();
   if (!there.empty()) std::memcpy(large_.data(), there.data(), there.size());
   skip(there.size());
+  expects_large_ = true;
 }
 
 Slice Receive_buffer::take_large() {

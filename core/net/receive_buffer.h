@@ -49,6 +49,9 @@ class Receive_buffer {
  private:
   // Below this a read would be too small to batch.
   static constexpr std::size_t tail_bytes_min = 32u << 10;
+  // Received into the block where another large payload is likely: enough for its header. What
+  // arrives of the payload itself with it has to be copied.
+  static constexpr std::size_t probe_bytes = 4096;
 
   void make_room();
 
@@ -58,6 +61,7 @@ class Receive_buffer {
   std::size_t wanted_ = 0;
   Slice large_;
   std::size_t large_filled_ = 0;
+  bool expects_large_ = false;  // the last thing taken was a large payload
 };
 
 }  // namespace pstorage

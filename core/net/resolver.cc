@@ -2,7 +2,6 @@
 
 #include <signal.h>
 
-#include <boost/asio/post.hpp>
 #include <mutex>
 #include <thread>
 
@@ -10,7 +9,7 @@ namespace pstorage {
 
 struct Resolver::Gate {
   std::mutex mutex;
-  boost::asio::io_context* io;  // nullptr: the resolver is gone
+  Event_loop* loop;  // nullptr: the resolver is gone
   std::size_t running = 0;
 };
 
@@ -18,20 +17,18 @@ namespace {
 constexpr std::size_t lookups_max = 16;
 }
 
-Resolver::Resolver(boost::asio::io_context& io) : gate_(std::make_shared<Gate>()) {
-  gate_->io = &io;
-}
+Resolver::Resolver(Event_loop& loop) : gate_(std::make_shared<Gate>()) { gate_->loop = &loop; }
 
 Resolver::~Resolver() {
   std::lock_guard const lock(gate_->mutex);
-  gate_->io = nullptr;
+  gate_->loop = nullptr;
 }
 
 void Resolver::resolve(Address const& address, Done done) {
   {
     std::lock_guard const lock(gate_->mutex);
     if (gate_->running >= lookups_max) {
-      boost::asio::post(*gate_->io, [done = std::move(done)] {
+      gate_->loop->post([done = std::move(done)] {
         done(failure(Errc::unavailable, "too many look-ups of names: does DNS answer?"));
       });
       return;
@@ -45,8 +42,8 @@ void Resolver::resolve(Address const& address, Done done) {
     auto result = pstorage::resolve(address);
     std::lock_guard const lock(gate->mutex);
     --gate->running;
-    if (gate->io == nullptr) return;
-    boost::asio::post(*gate->io, [done = std::move(done), result = std::move(result)]() mutable {
+    if (gate->loop == nullptr) return;
+    gate->loop->post([done = std::move(done), result = std::move(result)]() mutable {
       done(std::move(result));
     });
   }).detach();

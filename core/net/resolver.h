@@ -1,11 +1,11 @@
 // Names to addresses off the loop.
 #pragma once
 
-#include <boost/asio/io_context.hpp>
 #include <functional>
 #include <memory>
 #include <vector>
 
+#include "core/net/event_loop.h"
 #include "core/net/socket.h"
 
 namespace pstorage {
@@ -17,7 +17,7 @@ class Resolver {
  public:
   using Done = std::function<void(Outcome<std::vector<Endpoint>>)>;
 
-  explicit Resolver(boost::asio::io_context& io);
+  explicit Resolver(Event_loop& loop);
   /// No callback comes after this.
   ~Resolver();
   Resolver(Resolver const&) = delete;

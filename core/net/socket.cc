@@ -5,8 +5,10 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 
@@ -16,6 +18,8 @@ namespace {
 std::error_code last_error() { return {errno, std::generic_category()}; }
 
 constexpr int unix_buffer_bytes = 256 << 10;
+constexpr std::size_t vector_elements = 512;
+static_assert(vector_elements <= 1024, "more than IOV_MAX");
 
 template <typename Value>
 bool set_option(int fd, int level, int name, Value const& value) {
@@ -169,6 +173,43 @@ Result<File_descriptor> accept_one(int listener) {
   File_descriptor fd(::accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
   if (!fd) return last_error();
   return fd;
+}
+
+Received receive_some(int fd, std::span<Mutable_bytes const> parts) {
+  std::array<iovec, 2> vector;
+  PS_ASSERT(parts.size() <= vector.size());
+  std::size_t offered = 0;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    vector[i] = {parts[i].data(), parts[i].size()};
+    offered += parts[i].size();
+  }
+  for (;;) {
+    auto const got = ::readv(fd, vector.data(), static_cast<int>(parts.size()));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+      return {.bytes = 0, .drained = true, .closed = false, .error = {}};
+    if (got < 0) return {.bytes = 0, .drained = true, .closed = false, .error = last_error()};
+    auto const bytes = static_cast<std::size_t>(got);
+    return {.bytes = bytes, .drained = bytes < offered, .closed = bytes == 0, .error = {}};
+  }
+}
+
+std::error_code send_queued(int fd, Send_queue& queue) {
+  std::array<iovec, vector_elements> vector;
+  while (!queue.empty()) {
+    msghdr header{};
+    header.msg_iov = vector.data();
+    header.msg_iovlen = queue.gather(vector);
+    std::size_t offered = 0;
+    for (std::size_t i = 0; i < header.msg_iovlen; ++i) offered += vector[i].iov_len;
+    auto const sent = ::sendmsg(fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent < 0 && errno == EINTR) continue;
+    if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return {};
+    if (sent < 0) return last_error();
+    queue.consume(static_cast<std::size_t>(sent));
+    if (static_cast<std::size_t>(sent) < offered) return {};
+  }
+  return {};
 }
 
 void tune_socket(int fd) {

@@ -4,11 +4,13 @@
 
 #include <sys/socket.h>
 
+#include <span>
 #include <string>
 #include <vector>
 
 #include "core/address.h"
 #include "core/disk/file_descriptor.h"
+#include "core/net/send_queue.h"
 #include "core/result.h"
 
 namespace pstorage {
@@ -33,6 +35,18 @@ Result<File_descriptor> begin_connect(Endpoint const& to);
 std::error_code socket_error(int fd);
 /// One accepted connection; resource_unavailable_try_again when there is none.
 Result<File_descriptor> accept_one(int listener);
+/// What one read brought.
+struct Received {
+  std::size_t bytes = 0;
+  bool drained = false;  // nothing more is there now
+  bool closed = false;   // the peer has ended it
+  std::error_code error;
+};
+/// Reads once into `parts` (at most two), one behind the other.
+Received receive_some(int fd, std::span<Mutable_bytes const> parts);
+/// Writes what is queued as far as the socket takes it now; what is left waits until it is
+/// writable. Errors: the connection is lost.
+std::error_code send_queued(int fd, Send_queue& queue);
 /// No delay, keep-alive, cubic where it exists; for unix sockets 256 KiB of buffers.
 void tune_socket(int fd);
 /// "192.168.0.1:4711"; for a unix socket "unix:PATH (pid N)" with `unix_path`.

@@ -1,30 +1,27 @@
-// The loop behind Runtime. Included only by what brings its own sockets to it (core/net, the NBD
-// server): Asio's headers are slow to compile.
+// The loop behind Runtime. Included only by what brings its own sockets to it (the NBD server).
 #pragma once
 
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/signal_set.hpp>
-#include <boost/asio/steady_timer.hpp>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "core/disk/io_pool.h"
-#include "core/net/asio_network.h"
+#include "core/net/event_loop.h"
+#include "core/net/socket_network.h"
 #include "core/net/turn_flusher.h"
 #include "core/runtime/real_clock.h"
 #include "core/runtime/runtime.h"
 
 namespace pstorage {
 
-/// One turn: wait for an event, handle what there is (at most `handlers_a_turn`), the turn hook,
-/// then every flusher. Thread: the one that runs the loop, except post().
+/// One turn: wait for events, handle them, the turn hook, then every flusher. Thread: the one that
+/// runs the loop, except post().
 class Runtime::Implementation final : private Executor {
  public:
   Implementation(Runtime_options options, Log& log);
   ~Implementation() override;
 
-  boost::asio::io_context& io() { return io_; }
+  Event_loop& loop() { return loop_; }
   Io_pool& pool() { return pool_; }
   /// `flusher` is called at the end of every turn until removed.
   void add_flusher(Turn_flusher& flusher);
@@ -32,9 +29,6 @@ class Runtime::Implementation final : private Executor {
 
  private:
   friend class Runtime;
-
-  // A peer that never stops sending must not keep the answers of the others waiting.
-  static constexpr int handlers_a_turn = 64;
 
   // Work that defers more work, over and over, must let the sockets in.
   static constexpr int deferred_rounds_a_turn = 16;
@@ -47,11 +41,9 @@ class Runtime::Implementation final : private Executor {
 
   void return_memory();
   void apply_placement();
-  void arm_tick();
   void on_tick();
   void on_signal();
   bool spin();
-  void sleep(Duration at_most);
   /// Duration::max(): until something happens.
   void run_turn(Duration at_most);
 
@@ -59,16 +51,14 @@ class Runtime::Implementation final : private Executor {
   Log& log_;
   Real_clock clock_;
   Real_random random_;
-  boost::asio::io_context io_{1};
+  Event_loop loop_;
   Io_pool pool_;
-  boost::asio::steady_timer tick_timer_{io_};
-  boost::asio::signal_set signals_{io_};
   std::vector<Ticker*> tickers_;  // nullptr: removed during a tick
   std::vector<Turn_flusher*> flushers_;
   std::vector<std::function<void()>> deferred_;
   std::vector<std::function<void()>> running_deferred_;
   std::function<void()> stop_handler_;
-  std::unique_ptr<Asio_network> network_;
+  std::unique_ptr<Socket_network> network_;
   bool stopped_ = false;
   unsigned ticks_ = 0;
   std::uint64_t turns_ = 0;       // since the last memory check

@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <boost/asio/post.hpp>
 
 #include "core/disk/posix_disk.h"
 #include "core/runtime/implementation.h"
@@ -16,10 +15,10 @@ namespace pstorage {
 namespace {
 
 // Receive blocks and payloads come and go at up to 4 MiB. Taken from the kernel each time they cost
-// a page fault for every 4 KiB; kept by malloc they cost nothing.
+// a page fault for every 4 KiB; kept by malloc they cost nothing. return_memory() gives them back.
 void keep_blocks_in_malloc() {
   ::mallopt(M_MMAP_THRESHOLD, 8 << 20);
-  ::mallopt(M_TRIM_THRESHOLD, 32 << 20);
+  ::mallopt(M_TRIM_THRESHOLD, 256 << 20);
 }
 
 }  // namespace
@@ -43,18 +42,11 @@ Runtime::Implementation::Implementation(Runtime_options options, Log& log)
   network.connections_max = options_.connections_max;
   network.unauthenticated_max = options_.unauthenticated_max;
   network.handshake_timeout = options_.handshake_timeout;
-  network_ = std::make_unique<Asio_network>(io_, std::move(network), clock_, log_);
+  network_ = std::make_unique<Socket_network>(loop_, std::move(network), clock_, log_);
   tickers_.push_back(network_.get());
   flushers_.push_back(network_.get());
-  if (options_.handle_signals) {
-    signals_.add(SIGTERM);
-    signals_.add(SIGINT);
-    signals_.async_wait([this](boost::system::error_code const& error, int) {
-      if (!error) on_signal();
-    });
-  }
-  tick_timer_.expires_after(tick_interval);
-  arm_tick();
+  if (options_.handle_signals) loop_.handle_signals([this] { on_signal(); });
+  loop_.set_tick(tick_interval, [this] { on_tick(); });
 }
 
 Runtime::Implementation::~Implementation() = default;
@@ -76,17 +68,7 @@ void Runtime::Implementation::remove_flusher(Turn_flusher& flusher) {
   std::erase(flushers_, &flusher);
 }
 
-void Runtime::Implementation::arm_tick() {
-  tick_timer_.async_wait([this](boost::system::error_code const& error) {
-    if (!error) on_tick();
-  });
-}
-
 void Runtime::Implementation::on_tick() {
-  // After a stop (SIGSTOP, a suspended VM) one tick is due, not one for each interval missed.
-  auto const now = std::chrono::steady_clock::now();
-  tick_timer_.expires_at(std::max(tick_timer_.expiry() + tick_interval, now));
-  arm_tick();
   // Tickers may add and remove tickers.
   for (std::size_t i = 0; i < tickers_.size(); ++i)
     if (tickers_[i] != nullptr) tickers_[i]->on_tick();
@@ -110,18 +92,14 @@ void Runtime::Implementation::on_signal() {
     stopped_ = true;
     return;
   }
-  // A second signal ends a clean shutdown that takes too long.
-  signals_.async_wait([this](boost::system::error_code const& error, int) {
-    if (!error) on_signal();
-  });
-  handler();
+  handler();  // a second signal ends a clean shutdown that takes too long
 }
 
 bool Runtime::Implementation::spin() {
   Duration const limit = std::chrono::microseconds(options_.busy_poll_us);
   auto const start = clock_.now();
   do {
-    if (io_.poll_one() > 0) return true;
+    if (loop_.run_turn(Duration::zero())) return true;
     // Others on this CPU may be what we wait for.
     ::sched_yield();
   } while (clock_.now() - start < limit);
@@ -140,21 +118,12 @@ void Runtime::Implementation::run_deferred() {
   }
 }
 
-void Runtime::Implementation::sleep(Duration at_most) {
-  if (at_most == Duration::max())
-    io_.run_one();
-  else
-    io_.run_one_for(at_most);
-}
-
 void Runtime::Implementation::run_turn(Duration at_most) {
   ++turns_;
-  io_.restart();
   if (!deferred_.empty())
-    io_.poll_one();  // work waits: look, but do not sleep
+    loop_.run_turn(Duration::zero());  // work waits: look, but do not sleep
   else if (options_.busy_poll_us == 0 || !spin())
-    sleep(at_most);
-  for (int i = 1; i < handlers_a_turn && io_.poll_one() > 0; ++i) continue;
+    loop_.run_turn(at_most);
   run_deferred();
   network_->run_turn_hook();
   // What the hook has deferred belongs to this turn: its answers go out below.
@@ -175,10 +144,9 @@ Log& Runtime::log() { return implementation_->log_; }
 Executor& Runtime::executor() { return *implementation_; }
 
 Outcome<std::unique_ptr<Disk>> Runtime::open_disk(std::string const& root) {
-  auto& io = implementation_->io_;
-  return open_posix_disk(root, implementation_->pool_, [&io](std::function<void()> work) {
-    boost::asio::post(io, std::move(work));
-  });
+  auto& loop = implementation_->loop_;
+  return open_posix_disk(root, implementation_->pool_,
+                         [&loop](std::function<void()> work) { loop.post(std::move(work)); });
 }
 
 void Runtime::add_ticker(Ticker& ticker) { implementation_->tickers_.push_back(&ticker); }
@@ -189,9 +157,7 @@ void Runtime::remove_ticker(Ticker& ticker) {
   std::replace(tickers.begin(), tickers.end(), &ticker, static_cast<Ticker*>(nullptr));
 }
 
-void Runtime::post(std::function<void()> work) {
-  boost::asio::post(implementation_->io_, std::move(work));
-}
+void Runtime::post(std::function<void()> work) { implementation_->loop_.post(std::move(work)); }
 
 void Runtime::set_stop_handler(std::function<void()> handler) {
   implementation_->stop_handler_ = std::move(handler);

@@ -58,7 +58,7 @@ class Runtime {
   /// there is.
   void run_turn(Duration at_most);
 
-  class Implementation;  // core/runtime/runtime.cc; the NBD server takes its io_context from it
+  class Implementation;  // core/runtime/runtime.cc; the NBD server takes its loop from it
   Implementation& implementation() { return *implementation_; }
 
  private:

@@ -111,7 +111,7 @@ TEST_F(Handshake, Another_protocol_version_is_refused_in_words_on_both_sides) {
   old.identity.name = "old";
   old.protocol = protocol_version + 1;
   auto& implementation = pair->client.implementation();
-  Asio_network network(implementation.io(), old, pair->client.clock(), pair->client_log);
+  Socket_network network(implementation.loop(), old, pair->client.clock(), pair->client_log);
   implementation.add_flusher(network);
   network.connect(address, pair->client_side);
   EXPECT_TRUE(pair->turn_until([&] { return !pair->client_side.failures.empty(); }));

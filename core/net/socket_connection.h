@@ -1,23 +1,23 @@
-// One connection of asio_network: connect, handshake, receive, send. Internal to core/net.
+// One connection of socket_network: connect, handshake, receive, send. Internal to core/net.
 #pragma once
 
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/posix/stream_descriptor.hpp>
 #include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "core/net/asio_network.h"
+#include "core/net/event_loop.h"
 #include "core/net/frame_reader.h"
 #include "core/net/send_queue.h"
 #include "core/net/socket.h"
+#include "core/net/socket_network.h"
 
 namespace pstorage {
 
-/// Its completion handlers hold a shared_ptr, so it outlives its place in the table; a dead one
-/// does nothing any more.
-class Asio_connection final : public std::enable_shared_from_this<Asio_connection> {
+/// What is posted to the loop for it holds a shared_ptr, so it may outlive its place in the table;
+/// a dead one does nothing any more.
+class Socket_connection final : public std::enable_shared_from_this<Socket_connection>,
+                                private Event_handler {
  public:
   enum class Stage {
     connecting,  // TCP (names, too); outgoing only
@@ -29,8 +29,8 @@ class Asio_connection final : public std::enable_shared_from_this<Asio_connectio
   };
 
   /// `address`: where it goes, or (accepted) where the listener is.
-  Asio_connection(Asio_network& network, Connection_handler& handler, Address address,
-                  bool is_server);
+  Socket_connection(Socket_network& network, Connection_handler& handler, Address address,
+                    bool is_server);
 
   void start_connect();
   void start_accepted(File_descriptor fd);
@@ -56,6 +56,8 @@ class Asio_connection final : public std::enable_shared_from_this<Asio_connectio
  private:
   // Reading in TLS is by records: this many bytes of them at a time.
   static constexpr std::size_t raw_bytes_max = 4 * tls_record_bytes_max;
+  // A peer that never stops sending must not keep the answers of the others waiting.
+  static constexpr int reads_a_turn = 16;
   // Plain bytes encrypted ahead of the socket.
   static constexpr std::size_t encrypt_bytes_max = 256u << 10;
   // What a refused peer may still send before it is cut off.
@@ -68,8 +70,11 @@ class Asio_connection final : public std::enable_shared_from_this<Asio_connectio
   void connect_finished(std::error_code error);
   void begin_handshake();
 
-  // asio_receive.cc
+  void on_ready(Readiness ready) override;
+
+  // socket_receive.cc
   void receive();
+  Received receive_once();
   void received(std::size_t bytes);
   void receive_failed(bool closed, std::error_code error);
   void take_raw();
@@ -82,7 +87,7 @@ class Asio_connection final : public std::enable_shared_from_this<Asio_connectio
   void deliver();
   void discard(std::size_t bytes);
 
-  // asio_handshake.cc
+  // socket_handshake.cc
   bool advance_handshake();
   void send_hello();
   bool serve_hello(Bytes message);
@@ -91,7 +96,7 @@ class Asio_connection final : public std::enable_shared_from_this<Asio_connectio
   bool write_tls(Bytes plain);
   void refuse(Failure const& why);
 
-  // asio_send.cc
+  // socket_send.cc
   void mark_dirty();
   bool flush_bytes(Bytes bytes, std::size_t& written);
   bool flush_tls();
@@ -101,7 +106,7 @@ class Asio_connection final : public std::enable_shared_from_this<Asio_connectio
   void finish_draining();
   void write_failed(std::error_code error);
 
-  Asio_network& network_;
+  Socket_network& network_;
   Connection_handler& handler_;
   Address address_;
   bool is_server_;
@@ -112,10 +117,11 @@ class Asio_connection final : public std::enable_shared_from_this<Asio_connectio
   bool dirty_ = false;
   bool waiting_writable_ = false;
   bool shut_ = false;
+  bool peer_ended_ = false;
   bool counted_ = false;
   std::string peer_address_;
   Time_point deadline_{};
-  boost::asio::posix::stream_descriptor socket_;
+  Watch socket_;
   std::vector<Endpoint> endpoints_;
   std::size_t next_endpoint_ = 0;
 

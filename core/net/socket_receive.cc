@@ -1,39 +1,33 @@
-// Asio_connection: from the socket to the handler.
-#include <boost/asio/buffer.hpp>
-#include <boost/asio/error.hpp>
+// Socket_connection: from the socket to the handler.
 #include <cstring>
 
-#include "core/net/asio_connection.h"
+#include "core/net/socket_connection.h"
 
 namespace pstorage {
 
-void Asio_connection::receive() {
-  auto handler = [self = shared_from_this()](boost::system::error_code const& error,
-                                             std::size_t bytes) {
-    if (self->stage_ >= Stage::failing) return;
-    if (error) return self->receive_failed(error == boost::asio::error::eof, error);
-    self->received(bytes);
-  };
+Received Socket_connection::receive_once() {
   if (in_tls()) {
     if (raw_.empty()) raw_.resize(raw_bytes_max);
-    socket_.async_read_some(
-        boost::asio::buffer(raw_.data() + raw_filled_, raw_.size() - raw_filled_),
-        std::move(handler));
-    return;
+    Mutable_bytes const rest(raw_.data() + raw_filled_, raw_.size() - raw_filled_);
+    return receive_some(socket_.fd(), {&rest, 1});
   }
   auto const buffers = reader_.prepare();
-  if (buffers.count == 1) {
-    socket_.async_read_some(boost::asio::buffer(buffers.parts[0].data(), buffers.parts[0].size()),
-                            std::move(handler));
-    return;
-  }
-  std::array<boost::asio::mutable_buffer, 2> const both{
-      boost::asio::buffer(buffers.parts[0].data(), buffers.parts[0].size()),
-      boost::asio::buffer(buffers.parts[1].data(), buffers.parts[1].size())};
-  socket_.async_read_some(both, std::move(handler));
+  return receive_some(socket_.fd(), {buffers.parts.data(), buffers.count});
 }
 
-void Asio_connection::received(std::size_t bytes) {
+void Socket_connection::receive() {
+  for (int i = 0; i < reads_a_turn; ++i) {
+    auto const got = receive_once();
+    if (got.closed || got.error) return receive_failed(got.closed, got.error);
+    if (got.bytes > 0) received(got.bytes);
+    // Nothing tells of the end again, so once it is there it has to be found.
+    if (stage_ >= Stage::failing || (got.drained && !peer_ended_)) return;
+    if (got.bytes == 0) return;
+  }
+  socket_.again();
+}
+
+void Socket_connection::received(std::size_t bytes) {
   if (stage_ == Stage::draining) {
     discard(bytes);
   } else if (in_tls()) {
@@ -43,10 +37,9 @@ void Asio_connection::received(std::size_t bytes) {
     reader_.commit(bytes);
     deliver();
   }
-  if (stage_ < Stage::failing) receive();
 }
 
-void Asio_connection::receive_failed(bool closed, std::error_code error) {
+void Socket_connection::receive_failed(bool closed, std::error_code error) {
   std::string const what = closed ? "connection closed by " + peer_address_
                                   : "connection to " + peer_address_ + " lost: " + error.message();
   if (stage_ == Stage::handshake)
@@ -54,7 +47,7 @@ void Asio_connection::receive_failed(bool closed, std::error_code error) {
   fail(failure(Errc::unavailable, what));
 }
 
-void Asio_connection::deliver() {
+void Socket_connection::deliver() {
   Message message;
   while (stage_ == Stage::open) {
     switch (reader_.next(message)) {
@@ -69,12 +62,12 @@ void Asio_connection::deliver() {
   }
 }
 
-void Asio_connection::discard(std::size_t bytes) {
+void Socket_connection::discard(std::size_t bytes) {
   drained_ += bytes;
   if (drained_ > drain_bytes_max) close();
 }
 
-void Asio_connection::take_raw() {
+void Socket_connection::take_raw() {
   std::size_t at = 0;
   while (is_live() && in_tls()) {
     Bytes const rest(raw_.data() + at, raw_filled_ - at);
@@ -97,14 +90,14 @@ void Asio_connection::take_raw() {
   if (at > 0 && raw_filled_ > 0) std::memmove(raw_.data(), raw_.data() + at, raw_filled_);
 }
 
-bool Asio_connection::take_record(Bytes record) {
+bool Socket_connection::take_record(Bytes record) {
   tls_begun_ = true;
   tls_->feed(record);
   if (!tls_complete_ && !advance_handshake()) return false;
   return !tls_complete_ || take_plain();
 }
 
-bool Asio_connection::take_plain() {
+bool Socket_connection::take_plain() {
   std::byte hello[4096];
   while (is_live() && in_tls()) {
     bool const in_handshake = stage_ == Stage::handshake;
@@ -133,7 +126,7 @@ bool Asio_connection::take_plain() {
 
 // From here on the peer speaks in clear; what arrived together with its last record does so
 // already.
-void Asio_connection::leave_tls(Bytes rest) {
+void Socket_connection::leave_tls(Bytes rest) {
   while (!rest.empty() && stage_ == Stage::open) {
     auto const to = reader_.prepare().parts[0];
     auto const taken = std::min(rest.size(), to.size());

@@ -1,44 +1,42 @@
-#include "core/net/asio_network.h"
+#include "core/net/socket_network.h"
 
 #include <algorithm>
-#include <boost/asio/io_context.hpp>
 
 #include "core/assert.h"
-#include "core/net/asio_connection.h"
 #include "core/net/resolver.h"
 #include "core/net/socket.h"
+#include "core/net/socket_connection.h"
 #include "core/net/stream_acceptor.h"
 
 namespace pstorage {
 
-Asio_network::Asio_network(boost::asio::io_context& io, Network_options options, Clock& clock,
-                           Log& log)
-    : io_(io),
+Socket_network::Socket_network(Event_loop& loop, Network_options options, Clock& clock, Log& log)
+    : loop_(loop),
       options_(std::move(options)),
       clock_(clock),
       log_(log),
-      resolver_(std::make_unique<Resolver>(io)) {}
+      resolver_(std::make_unique<Resolver>(loop)) {}
 
-Asio_network::~Asio_network() {
+Socket_network::~Socket_network() {
   for (auto const& acceptor : acceptors_) acceptor->stop();
   // close() takes each one out of the table; the copy keeps it alive until it is done.
   for (auto const& connection : std::vector(slots_))
     if (connection) connection->close();
 }
 
-Tls_context& Asio_network::tls() {
+Tls_context& Socket_network::tls() {
   if (!tls_) tls_ = std::make_unique<Tls_context>(options_.identity.cluster, options_.identity.key);
   return *tls_;
 }
 
-Asio_connection* Asio_network::find(Connection_id id) const {
+Socket_connection* Socket_network::find(Connection_id id) const {
   auto const slot = id.value & ((std::uint64_t{1} << slot_bits) - 1);
   if (slot >= slots_.size()) return nullptr;
   auto* const connection = slots_[slot].get();
   return connection != nullptr && connection->id() == id ? connection : nullptr;
 }
 
-Connection_id Asio_network::add(std::shared_ptr<Asio_connection> connection) {
+Connection_id Socket_network::add(std::shared_ptr<Socket_connection> connection) {
   if (free_slots_.empty()) {
     PS_ASSERT(slots_.size() < std::size_t{1} << slot_bits);
     free_slots_.push_back(static_cast<std::uint32_t>(slots_.size()));
@@ -53,7 +51,7 @@ Connection_id Asio_network::add(std::shared_ptr<Asio_connection> connection) {
   return id;
 }
 
-void Asio_network::remove(Connection_id id) {
+void Socket_network::remove(Connection_id id) {
   auto* const connection = find(id);
   if (connection == nullptr) return;
   authenticated(*connection);  // no longer one of the unauthenticated ones
@@ -64,8 +62,8 @@ void Asio_network::remove(Connection_id id) {
   auto const last = std::move(slots_[slot]);
 }
 
-Connection_id Asio_network::connect(Address const& to, Connection_handler& handler) {
-  auto connection = std::make_shared<Asio_connection>(*this, handler, to, false);
+Connection_id Socket_network::connect(Address const& to, Connection_handler& handler) {
+  auto connection = std::make_shared<Socket_connection>(*this, handler, to, false);
   auto const id = add(connection);
   // Outgoing connections are our own doing, so above the limit they fail instead of others.
   if (connections_ > options_.connections_max)
@@ -76,12 +74,12 @@ Connection_id Asio_network::connect(Address const& to, Connection_handler& handl
   return id;
 }
 
-Outcome<Address> Asio_network::listen(Address const& at, Connection_handler& handler) {
+Outcome<Address> Socket_network::listen(Address const& at, Connection_handler& handler) {
   Address real;
   PS_TRY(auto fd, listen_at(at, real));
   tls();
   auto acceptor = std::make_shared<Stream_acceptor>(
-      io_, real, std::move(fd),
+      loop_, real, std::move(fd),
       [this, real, &handler](File_descriptor socket) {
         accepted(std::move(socket), real, handler);
       },
@@ -93,12 +91,12 @@ Outcome<Address> Asio_network::listen(Address const& at, Connection_handler& han
   return real;
 }
 
-void Asio_network::accepted(File_descriptor fd, Address const& at, Connection_handler& handler) {
+void Socket_network::accepted(File_descriptor fd, Address const& at, Connection_handler& handler) {
   if (connections_ >= options_.connections_max)
     return note_refused(peer_text(fd.get(), at.unix_path),
                         "more than " + std::to_string(options_.connections_max) + " connections");
   if (unauthenticated_count_ >= options_.unauthenticated_max) drop_oldest_unauthenticated();
-  auto connection = std::make_shared<Asio_connection>(*this, handler, at, true);
+  auto connection = std::make_shared<Socket_connection>(*this, handler, at, true);
   unauthenticated_.push_back(add(connection));
   ++unauthenticated_count_;
   connection->set_counted(true);
@@ -107,7 +105,7 @@ void Asio_network::accepted(File_descriptor fd, Address const& at, Connection_ha
 
 // A handshake takes milliseconds, so the oldest unfinished one is the likeliest to be a port scan;
 // refusing the new one instead would let a scan lock everybody out.
-void Asio_network::drop_oldest_unauthenticated() {
+void Socket_network::drop_oldest_unauthenticated() {
   while (!unauthenticated_.empty()) {
     auto* const oldest = find(unauthenticated_.front());
     unauthenticated_.pop_front();
@@ -117,7 +115,7 @@ void Asio_network::drop_oldest_unauthenticated() {
   }
 }
 
-void Asio_network::authenticated(Asio_connection& connection) {
+void Socket_network::authenticated(Socket_connection& connection) {
   if (!connection.counted()) return;
   connection.set_counted(false);
   --unauthenticated_count_;
@@ -128,20 +126,20 @@ void Asio_network::authenticated(Asio_connection& connection) {
   }
 }
 
-void Asio_network::send(Connection_id connection, Message message) {
+void Socket_network::send(Connection_id connection, Message message) {
   if (auto* const found = find(connection)) found->send(std::move(message));
 }
 
-void Asio_network::close(Connection_id connection) {
+void Socket_network::close(Connection_id connection) {
   if (auto* const found = find(connection)) found->close();
 }
 
-std::size_t Asio_network::queued_bytes(Connection_id connection) const {
+std::size_t Socket_network::queued_bytes(Connection_id connection) const {
   auto const* const found = find(connection);
   return found != nullptr ? found->queued_bytes() : 0;
 }
 
-void Asio_network::on_tick() {
+void Socket_network::on_tick() {
   static constexpr unsigned ticks_a_check = 5;
   if (++ticks_ % ticks_a_check != 0) return;
   auto const now = clock_.now();
@@ -153,14 +151,14 @@ void Asio_network::on_tick() {
   for (auto const& acceptor : acceptors_) acceptor->resume();
 }
 
-void Asio_network::flush_turn() {
+void Socket_network::flush_turn() {
   std::swap(dirty_, flushing_);
   for (auto const id : flushing_)
     if (auto* const connection = find(id)) connection->flush();
   flushing_.clear();
 }
 
-void Asio_network::note_refused(std::string const& peer, std::string const& reason) {
+void Socket_network::note_refused(std::string const& peer, std::string const& reason) {
   std::uint64_t suppressed = 0;
   if (!refusals_.allow(clock_.now(), suppressed)) return;
   if (suppressed > 0)

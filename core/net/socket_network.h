@@ -1,6 +1,6 @@
-// core/env/network.h on real sockets. Asio only tells when sockets are ready; receiving is batched
-// into large blocks, sending is one gathered write a connection and loop turn (facts: 4 to 8 times
-// less CPU than a system call a message).
+// core/env/network.h on real sockets: receiving is batched into large blocks, sending is one
+// gathered write a connection and loop turn (facts: 4 to 8 times less CPU than a system call a
+// message).
 #pragma once
 
 #include <deque>
@@ -18,14 +18,11 @@
 #include "core/net/rate_limit.h"
 #include "core/net/turn_flusher.h"
 
-namespace boost::asio {
-class io_context;
-}
-
 namespace pstorage {
 
-class Asio_connection;
+class Socket_connection;
 class File_descriptor;
+class Event_loop;
 class Resolver;
 class Stream_acceptor;
 
@@ -42,10 +39,10 @@ struct Network_options {
 
 /// Thread: the loop's. Callbacks to handlers come only from the loop, never from inside a call of
 /// theirs.
-class Asio_network final : public Network, public Ticker, public Turn_flusher {
+class Socket_network final : public Network, public Ticker, public Turn_flusher {
  public:
-  Asio_network(boost::asio::io_context& io, Network_options options, Clock& clock, Log& log);
-  ~Asio_network() override;
+  Socket_network(Event_loop& loop, Network_options options, Clock& clock, Log& log);
+  ~Socket_network() override;
 
   Connection_id connect(Address const& to, Connection_handler& handler) override;
   Outcome<Address> listen(Address const& at, Connection_handler& handler) override;
@@ -61,28 +58,28 @@ class Asio_network final : public Network, public Ticker, public Turn_flusher {
   }
 
  private:
-  friend class Asio_connection;
+  friend class Socket_connection;
 
   // An id is a counter above the number of a slot: found with one comparison, never reused.
   static constexpr unsigned slot_bits = 20;
 
-  Asio_connection* find(Connection_id id) const;
-  Connection_id add(std::shared_ptr<Asio_connection> connection);
+  Socket_connection* find(Connection_id id) const;
+  Connection_id add(std::shared_ptr<Socket_connection> connection);
   void remove(Connection_id id);
   void mark_dirty(Connection_id id) { dirty_.push_back(id); }
   void accepted(File_descriptor fd, Address const& at, Connection_handler& handler);
   void drop_oldest_unauthenticated();
-  void authenticated(Asio_connection& connection);
+  void authenticated(Socket_connection& connection);
   void note_refused(std::string const& peer, std::string const& reason);
   Tls_context& tls();
 
-  boost::asio::io_context& io_;
+  Event_loop& loop_;
   Network_options options_;
   Clock& clock_;
   Log& log_;
   std::unique_ptr<Resolver> resolver_;
   std::unique_ptr<Tls_context> tls_;  // made when first needed
-  std::vector<std::shared_ptr<Asio_connection>> slots_;
+  std::vector<std::shared_ptr<Socket_connection>> slots_;
   std::vector<std::uint32_t> free_slots_;
   std::uint64_t next_counter_ = 1;
   std::size_t connections_ = 0;

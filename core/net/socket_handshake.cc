@@ -1,13 +1,13 @@
-// Asio_connection: from a connected socket to an open connection.
+// Socket_connection: from a connected socket to an open connection.
 #include <cstring>
 
 #include "core/auth/salt.h"
-#include "core/net/asio_connection.h"
 #include "core/net/handshake.h"
+#include "core/net/socket_connection.h"
 
 namespace pstorage {
 
-bool Asio_connection::advance_handshake() {
+bool Socket_connection::advance_handshake() {
   auto const status = tls_->handshake();
   mark_dirty();
   if (status == Tls_channel::Status::want_input) return true;
@@ -26,7 +26,7 @@ bool Asio_connection::advance_handshake() {
   return false;
 }
 
-bool Asio_connection::write_tls(Bytes plain) {
+bool Socket_connection::write_tls(Bytes plain) {
   if (tls_->write(plain) == Tls_channel::Status::progress) {
     mark_dirty();
     return true;
@@ -35,12 +35,12 @@ bool Asio_connection::write_tls(Bytes plain) {
   return false;
 }
 
-void Asio_connection::send_hello() {
+void Socket_connection::send_hello() {
   auto const hello = make_hello(network_.options_.identity, network_.options_.protocol);
   write_tls(as_bytes(frame_control(hello, false)));
 }
 
-bool Asio_connection::take_hello_bytes(Bytes bytes) {
+bool Socket_connection::take_hello_bytes(Bytes bytes) {
   hello_bytes_.insert(hello_bytes_.end(), bytes.begin(), bytes.end());
   if (hello_bytes_.size() < header_bytes) return true;
   auto const framed = decode_header(hello_bytes_.data());
@@ -60,11 +60,11 @@ bool Asio_connection::take_hello_bytes(Bytes bytes) {
   return take_hello(Bytes(message).subspan(header_bytes));
 }
 
-bool Asio_connection::take_hello(Bytes message) {
+bool Socket_connection::take_hello(Bytes message) {
   return is_server_ ? serve_hello(message) : accept_hello_reply(message);
 }
 
-bool Asio_connection::serve_hello(Bytes message) {
+bool Socket_connection::serve_hello(Bytes message) {
   proto::Hello hello;
   if (!hello.ParseFromArray(message.data(), static_cast<int>(message.size()))) {
     refuse(failure(Errc::bad_request, "malformed hello"));
@@ -80,7 +80,7 @@ bool Asio_connection::serve_hello(Bytes message) {
   return is_live();
 }
 
-bool Asio_connection::accept_hello_reply(Bytes message) {
+bool Socket_connection::accept_hello_reply(Bytes message) {
   proto::Hello_reply reply;
   if (!reply.ParseFromArray(message.data(), static_cast<int>(message.size()))) {
     fail(failure(Errc::bad_request, "malformed hello from " + peer_address_));
@@ -96,7 +96,7 @@ bool Asio_connection::accept_hello_reply(Bytes message) {
   return is_live();
 }
 
-void Asio_connection::opened(proto::Hello const& hello, bool encrypted) {
+void Socket_connection::opened(proto::Hello const& hello, bool encrypted) {
   stage_ = Stage::open;
   encrypted_ = encrypted;
   known_to_handler_ = true;
@@ -104,11 +104,11 @@ void Asio_connection::opened(proto::Hello const& hello, bool encrypted) {
   network_.authenticated(*this);
   auto info = peer_info_of(hello);
   info.address = peer_address_;
-  info.is_local = peer_is_local(socket_.native_handle());
+  info.is_local = peer_is_local(socket_.fd());
   handler_.on_connected(id_, info);
 }
 
-void Asio_connection::refuse(Failure const& why) {
+void Socket_connection::refuse(Failure const& why) {
   network_.note_refused(peer_address_, why.text);
   // The reason is on its way. Closing now would reset the connection and could destroy it before
   // the peer has read it; so the peer hangs up first, or the deadline does it.
@@ -117,7 +117,7 @@ void Asio_connection::refuse(Failure const& why) {
   mark_dirty();
 }
 
-bool Asio_connection::take_salt_request(Bytes bytes, bool& waiting) {
+bool Socket_connection::take_salt_request(Bytes bytes, bool& waiting) {
   auto const compared = std::min(bytes.size(), salt_magic.size());
   if (as_text(bytes.first(compared)) != salt_magic.substr(0, compared)) return false;
   waiting = compared < salt_magic.size();

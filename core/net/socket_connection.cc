@@ -1,28 +1,26 @@
-// Asio_connection: life and death. See asio_receive.cc, asio_handshake.cc, asio_send.cc.
-#include "core/net/asio_connection.h"
-
-#include <boost/asio/post.hpp>
+// Socket_connection: life and death. See socket_receive.cc, socket_handshake.cc, socket_send.cc.
+#include "core/net/socket_connection.h"
 
 #include "core/assert.h"
 #include "core/net/resolver.h"
 
 namespace pstorage {
 
-Asio_connection::Asio_connection(Asio_network& network, Connection_handler& handler,
-                                 Address address, bool is_server)
+Socket_connection::Socket_connection(Socket_network& network, Connection_handler& handler,
+                                     Address address, bool is_server)
     : network_(network),
       handler_(handler),
       address_(std::move(address)),
       is_server_(is_server),
       peer_address_(address_.text()),
-      socket_(network.io_) {}
+      socket_(network.loop_, *this) {}
 
-void Asio_connection::start_connect() {
+void Socket_connection::start_connect() {
   deadline_ = network_.clock_.now() + network_.options_.connect_timeout;
   if (auto const numeric = numeric_endpoint(address_); numeric) {
     endpoints_ = {numeric.value()};
     // From the loop: the caller does not have the id yet.
-    boost::asio::post(network_.io_, [self = shared_from_this()] { self->try_next_endpoint({}); });
+    network_.loop_.post([self = shared_from_this()] { self->try_next_endpoint({}); });
     return;
   }
   network_.resolver_->resolve(
@@ -31,14 +29,14 @@ void Asio_connection::start_connect() {
       });
 }
 
-void Asio_connection::resolved(Outcome<std::vector<Endpoint>> endpoints) {
+void Socket_connection::resolved(Outcome<std::vector<Endpoint>> endpoints) {
   if (stage_ != Stage::connecting) return;
   if (!endpoints) return fail(endpoints.error());
   endpoints_ = std::move(endpoints).value();
   try_next_endpoint({});
 }
 
-void Asio_connection::try_next_endpoint(std::error_code last) {
+void Socket_connection::try_next_endpoint(std::error_code last) {
   while (stage_ == Stage::connecting) {
     if (next_endpoint_ == endpoints_.size())
       return fail(failure(last ? last : make_error_code(Errc::unavailable),
@@ -48,39 +46,47 @@ void Asio_connection::try_next_endpoint(std::error_code last) {
       last = socket.error();
       continue;
     }
-    boost::system::error_code ignored;
-    socket_.close(ignored);
-    socket_.assign(socket.value().release());
-    socket_.async_wait(boost::asio::posix::stream_descriptor::wait_write,
-                       [self = shared_from_this()](boost::system::error_code const& error) {
-                         if (self->stage_ != Stage::connecting || error) return;
-                         self->connect_finished(socket_error(self->socket_.native_handle()));
-                       });
+    socket_.open(std::move(socket).value());
+    socket_.wait_writable();
     return;
   }
 }
 
-void Asio_connection::connect_finished(std::error_code error) {
+void Socket_connection::connect_finished(std::error_code error) {
   if (error) return try_next_endpoint(error);
   begin_handshake();
 }
 
-void Asio_connection::start_accepted(File_descriptor fd) {
+void Socket_connection::on_ready(Readiness ready) {
+  auto const self = shared_from_this();
+  peer_ended_ = peer_ended_ || ready.ended;
+  if (stage_ == Stage::connecting) {
+    if (ready.writable) connect_finished(socket_error(socket_.fd()));
+    return;
+  }
+  if (ready.writable) {
+    waiting_writable_ = false;
+    if (stage_ < Stage::failing) mark_dirty();  // with the others at the end of the turn
+  }
+  if (ready.readable) receive();
+}
+
+void Socket_connection::start_accepted(File_descriptor fd) {
   tune_socket(fd.get());
   peer_address_ = peer_text(fd.get(), address_.unix_path);
-  socket_.assign(fd.release());
+  socket_.open(std::move(fd));
   begin_handshake();
 }
 
-void Asio_connection::begin_handshake() {
+void Socket_connection::begin_handshake() {
   stage_ = Stage::handshake;
   deadline_ = network_.clock_.now() + network_.options_.handshake_timeout;
   tls_ = std::make_unique<Tls_channel>(network_.tls(), is_server_);
   if (!is_server_ && !advance_handshake()) return;
-  receive();
+  socket_.again();
 }
 
-void Asio_connection::check_deadline(Time_point now) {
+void Socket_connection::check_deadline(Time_point now) {
   if (stage_ == Stage::open || stage_ >= Stage::failing || now < deadline_) return;
   if (stage_ == Stage::connecting) {
     // Another address of the same name may answer; each gets the whole time.
@@ -95,16 +101,15 @@ void Asio_connection::check_deadline(Time_point now) {
                                     " ms: does a pstorage program run there?"));
 }
 
-void Asio_connection::close() {
+void Socket_connection::close() {
   if (stage_ == Stage::dead) return;
   stage_ = Stage::dead;
-  boost::system::error_code ignored;
-  socket_.close(ignored);
+  socket_.close();
   queue_.clear();
   network_.remove(id_);
 }
 
-void Asio_connection::fail(Failure why) {
+void Socket_connection::fail(Failure why) {
   if (stage_ == Stage::draining) return close();
   if (!is_live()) return;
   if (is_server_ && !known_to_handler_) {
@@ -112,10 +117,9 @@ void Asio_connection::fail(Failure why) {
     return close();
   }
   stage_ = Stage::failing;
-  boost::system::error_code ignored;
-  socket_.close(ignored);
+  socket_.close();
   queue_.clear();
-  boost::asio::post(network_.io_, [self = shared_from_this(), why = std::move(why)] {
+  network_.loop_.post([self = shared_from_this(), why = std::move(why)] {
     if (self->stage_ != Stage::failing) return;  // closed by its owner meanwhile
     self->close();
     self->handler_.on_disconnected(self->id_, why);
