@@ -212,9 +212,10 @@ void Cluster_sim::one_fault() {
     return restart_later([&client] { client.start(); });
   }
   if (dice < 50) return pause_somebody();
+  if (dice < 54) return isolate_client();
   if (dice < 68) return partition();
-  if (dice < 88) return world_.break_connection();
-  if (dice < 92 && plan_.power_losses) return power_off_everything();
+  if (dice < 84) return world_.break_connection();
+  if (dice < 88 && plan_.power_losses) return power_off_everything();
   if (dice < 96) return aim();
   if (plan_.rot) rot_something();
 }
@@ -226,6 +227,7 @@ void Cluster_sim::aim() {
   constexpr std::array targets{Operation::write, Operation::flush, Operation::control,
                                Operation::repair, Operation::zero};
   aim_ = Aim{.operation = targets[random.below(targets.size())],
+             .length_min = random.percent(50) ? 0u : 68u << 10,
              .everybody = random.percent(50),
              .power = plan_.power_losses && random.percent(50),
              .delay = random.between(Duration{0}, std::chrono::microseconds(500)),
@@ -237,6 +239,7 @@ void Cluster_sim::sent(Sim_node const& from, Message const& message) {
   Aim const aim = *aim_;
   if (calm_ || world_.now() >= aim.until) return aim_.reset();
   if (!message.header.is_reply || message.header.operation != aim.operation) return;
+  if (aim.operation == Operation::write && message.header.length < aim.length_min) return;
   for (auto& server : servers_) {
     if (&server->node != &from) continue;
     aim_.reset();
@@ -293,13 +296,15 @@ void Cluster_sim::partition() {
   for (auto& server : servers_) nodes.push_back(&server->node);
   for (auto* client : client_nodes_) nodes.push_back(client);
   bool const one_way = random.percent(40);
+  Time_point const until =
+      world_.now() + random.between(std::chrono::milliseconds(50), std::chrono::seconds(7));
   if (random.percent(50)) {
     // One node from all others.
     Sim_node* alone = nodes[random.below(nodes.size())];
     for (auto* other : nodes) {
       if (other == alone) continue;
-      world_.cut(*alone, *other);
-      if (!one_way) world_.cut(*other, *alone);
+      world_.cut(*alone, *other, until);
+      if (!one_way) world_.cut(*other, *alone, until);
     }
   } else {
     // Two sides, or a few pairs: not everybody need see the same network.
@@ -307,12 +312,26 @@ void Cluster_sim::partition() {
     for (std::size_t a = 0; a < nodes.size(); ++a)
       for (std::size_t b = a + 1; b < nodes.size(); ++b) {
         if (!random.percent(share)) continue;
-        world_.cut(*nodes[a], *nodes[b]);
-        if (!one_way) world_.cut(*nodes[b], *nodes[a]);
+        world_.cut(*nodes[a], *nodes[b], until);
+        if (!one_way) world_.cut(*nodes[b], *nodes[a], until);
       }
   }
-  Duration const time = random.between(std::chrono::milliseconds(50), std::chrono::seconds(7));
-  world_.queue().at(time, [this] { world_.heal(); });
+}
+
+/// The holder of the volume cannot hear the MDS but reaches every chunk server, while somebody
+/// takes the volume over by force: only the seal stops it.
+void Cluster_sim::isolate_client() {
+  std::size_t holder = 0;
+  for (std::size_t i = 0; i < clients_.size(); ++i)
+    if (clients_[i]->has_volume()) holder = i;
+  Sim_node& client = *client_nodes_[holder];
+  for (std::size_t i = 0; i < clients_.size(); ++i)
+    if (i != holder && clients_[i]->is_running()) clients_[i]->steal_once();
+  Time_point const until =
+      world_.now() + world_.random().between(std::chrono::seconds(1), std::chrono::seconds(12));
+  world_.write(Log_level::info, "FAULT isolated from the MDS", {{"node", client.name()}});
+  world_.cut(client, mds_->node, until);
+  world_.cut(mds_->node, client, until);
 }
 
 void Cluster_sim::rot_something() {

@@ -57,6 +57,7 @@ class Cluster_sim {
   struct Tool;
   struct Aim {
     Operation operation = Operation::write;
+    std::uint32_t length_min = 0;  // of a write
     bool everybody = false;
     bool power = false;
     Duration delay{};
@@ -80,6 +81,7 @@ class Cluster_sim {
   void kill_everything();
   void power_off_everything();
   void partition();
+  void isolate_client();
   void pause_somebody();
   void rot_something();
   void heal();

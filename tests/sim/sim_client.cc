@@ -129,7 +129,9 @@ std::string Sim_client::waiting_reason() const {
 void Sim_client::open() {
   opening_ = true;
   auto const life = life_;
-  cluster_->open(options_.path, {.force = options_.steals, .patience = options_.open_patience},
+  cluster_->open(options_.path,
+                 {.force = options_.steals || std::exchange(steals_now_, false),
+                  .patience = options_.open_patience},
                  [this, life](Outcome<std::unique_ptr<client::Volume>> outcome) {
                    if (life == life_) opened(std::move(outcome));
                  });
@@ -145,6 +147,9 @@ void Sim_client::opened(Outcome<std::unique_ptr<client::Volume>> outcome) {
   volume_ = std::move(outcome).value();
   epoch_ = static_cast<client::File_volume&>(*volume_).lease_epoch().value;
   ledger_.taken(epoch_, now());
+  // Time for a former owner that has not noticed.
+  if (world_.random().percent(50))
+    issue_at_ = world_.now() + world_.random().between(Duration{0}, std::chrono::milliseconds(800));
 }
 
 void Sim_client::on_tick() {

@@ -76,6 +76,11 @@ class Sim_client final : private Ticker {
   void read_only() { reading_all_ = true; }
   bool has_read_all() const { return next_read_ == ledger_.blocks().size(); }
   bool is_quiet() const { return in_flight_ == 0; }
+  /// Its next attempt takes the volume by force.
+  void steal_once() {
+    steals_now_ = true;
+    open_again_at_ = world_.now();
+  }
   bool has_volume() const { return volume_ != nullptr; }
   /// Gives the volume back.
   void close();
@@ -108,6 +113,7 @@ class Sim_client final : private Ticker {
   std::unique_ptr<client::Volume> volume_;
   std::uint32_t epoch_ = 0;
   std::uint64_t life_ = 0;  // answers to an earlier life are not ours
+  bool steals_now_ = false;
   bool opening_ = false;
   bool dead_volume_ = false;
   bool quiescing_ = false;

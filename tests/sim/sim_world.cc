@@ -169,10 +169,15 @@ Duration Sim_world::latency() {
   return random_.between(options_.latency_min, options_.latency_max);
 }
 
-void Sim_world::cut(Sim_node const& from, Sim_node const& to) { cuts_.emplace(&from, &to); }
+void Sim_world::cut(Sim_node const& from, Sim_node const& to, Time_point until) {
+  auto& end = cuts_[{&from, &to}];
+  end = std::max(end, until);
+}
+
 void Sim_world::heal() { cuts_.clear(); }
 bool Sim_world::is_cut(Sim_node const& from, Sim_node const& to) const {
-  return cuts_.contains({&from, &to});
+  auto const found = cuts_.find({&from, &to});
+  return found != cuts_.end() && now() < found->second;
 }
 
 std::pair<std::shared_ptr<Sim_world::Wire>, int> Sim_world::find(Connection_id id) {

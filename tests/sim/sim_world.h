@@ -119,8 +119,8 @@ class Sim_world final : public Log {
   void mix(std::uint64_t value);
 
   Sim_node& add_node(std::string const& name, Role role, Host_id host);
-  /// Messages from one to the other are held back until healed.
-  void cut(Sim_node const& from, Sim_node const& to);
+  /// Messages from one to the other are held back until then.
+  void cut(Sim_node const& from, Sim_node const& to, Time_point until);
   void heal();
   bool is_cut(Sim_node const& from, Sim_node const& to) const;
   /// Breaks a random connection in the middle: each end hears of it at its own time, and what was
@@ -173,7 +173,7 @@ class Sim_world final : public Log {
   std::vector<std::unique_ptr<Sim_node>> nodes_;
   std::map<Connection_id, std::pair<std::shared_ptr<Wire>, int>> wires_;
   std::map<std::string, std::pair<Sim_node*, Connection_handler*>> listeners_;
-  std::set<std::pair<Sim_node const*, Sim_node const*>> cuts_;
+  std::map<std::pair<Sim_node const*, Sim_node const*>, Time_point> cuts_;  // until when
 };
 
 }  // namespace pstorage::sim
