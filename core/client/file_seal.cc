@@ -88,6 +88,7 @@ void File_volume::finish_sealing() {
                      auto const token = alive.lock();
                      if (token == nullptr || !*token || sealing_ == nullptr) return;
                      auto sealing = std::move(sealing_);
+                     unsealed_ = sealing->unreachable.size();
                      if (answer.has_error()) {
                        abort_all(Errc::stale_epoch);
                        return sealing->done(answer.error());

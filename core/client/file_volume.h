@@ -60,6 +60,9 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
 
   File_id id() const { return file_; }
   Epoch lease_epoch() const { return epoch_; }
+  /// Servers that could not be reached at the take-over. What only they hold waits until they can;
+  /// until then a former writer might still reach it, and this one sees what it did.
+  std::size_t unsealed() const { return unsealed_; }
   bool is_dead() const { return dead_ != Errc::ok; }
   Volume_counters const& counters() const { return counters_; }
   /// A push or an answer of the MDS about this file.
@@ -196,6 +199,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   std::unique_ptr<Sealing> sealing_;
   Errc dead_ = Errc::ok;
   bool closing_ = false;
+  std::size_t unsealed_ = 0;
   bool serving_ = false;  // sealed
   Volume_counters counters_;
 };

@@ -145,8 +145,9 @@ void Sim_client::opened(Outcome<std::unique_ptr<client::Volume>> outcome) {
     return;
   }
   volume_ = std::move(outcome).value();
-  epoch_ = static_cast<client::File_volume&>(*volume_).lease_epoch().value;
-  ledger_.taken(epoch_, now());
+  auto const& file = static_cast<client::File_volume&>(*volume_);
+  epoch_ = file.lease_epoch().value;
+  if (file.unsealed() == 0) ledger_.taken(epoch_, now());
   // Time for a former owner that has not noticed.
   if (world_.random().percent(50))
     issue_at_ = world_.now() + world_.random().between(Duration{0}, std::chrono::milliseconds(800));
