@@ -38,7 +38,7 @@ void File_volume::start_flush(Done done, bool explicit_flush) {
     flush.parts.push_back({.cs = cs, .chunks = std::exchange(server.dirty, {}), .sent = false});
   }
   if (PS_MUTANT(flush_without_sync)) flush.parts.clear();
-  if (flush.parts.empty()) return finish_flush(id);
+  if (flush.parts.empty()) return answer_flushes();
   for (Flush_part& part : flush.parts) {
     // Cleared now: a write that is answered after this is not covered and marks it again.
     for (Chunk_io* chunk : part.chunks) chunk->flushed_at(part.cs);
@@ -134,16 +134,22 @@ void File_volume::finish_part(std::uint64_t id, Cs_id cs) {
     if (part.cs == cs)
       for (Chunk_io* chunk : part.chunks) chunk->flush_answered_at(cs);
   std::erase_if(flush->second.parts, [&](Flush_part const& part) { return part.cs == cs; });
-  if (flush->second.parts.empty()) finish_flush(id);
+  if (flush->second.parts.empty()) answer_flushes();
 }
 
-void File_volume::finish_flush(std::uint64_t id) {
-  auto node = flushes_.extract(id);
-  Errc const error = node.mapped().error;
-  answer_later([done = std::move(node.mapped().done), error] {
-    if (error != Errc::ok) return done(make_error_code(error));
-    done(success());
-  });
+// In their order: what an earlier one under way covers is no longer dirty, but not yet durable.
+void File_volume::answer_flushes() {
+  while (!flushes_.empty() && flushes_.begin()->second.parts.empty()) {
+    auto node = flushes_.extract(flushes_.begin());
+    Errc const error = node.mapped().error;
+    if (error == Errc::io_error)
+      for (auto& [_, later] : flushes_)
+        if (later.error == Errc::ok) later.error = error;
+    answer_later([done = std::move(node.mapped().done), error] {
+      if (error != Errc::ok) return done(make_error_code(error));
+      done(success());
+    });
+  }
 }
 
 }  // namespace pstorage::client

@@ -152,7 +152,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void flush_lost(std::uint64_t id, Cs_id cs);
   void continue_flushes();
   void finish_part(std::uint64_t id, Cs_id cs);
-  void finish_flush(std::uint64_t id);
+  void answer_flushes();
 
   // Take-over: file_seal.cc.
   void advance_sealing();
