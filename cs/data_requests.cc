@@ -59,8 +59,7 @@ void Chunk_server::handle_write(Connection_id connection, Message& message) {
     return answer(connection, header, Errc::bad_request);
   }
   Errc why = Errc::ok;
-  Verdict verdict = chunk->replica.check_write(header, *chunk->seal, why);
-  if (PS_MUTANT(apply_duplicates) && verdict == Verdict::duplicate) verdict = Verdict::apply;
+  Verdict const verdict = chunk->replica.check_write(header, *chunk->seal, why);
   if (verdict == Verdict::refuse) return answer(connection, header, why);
   if (verdict == Verdict::duplicate) return accept_duplicate(connection, header, *chunk);
   if (!checksums_match(message.data, message.meta)) {

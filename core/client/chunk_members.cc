@@ -112,7 +112,8 @@ void Chunk_io::adopt(proto::Chunk const& chunk, bool just_allocated) {
   }
   std::uint32_t newcomers = 0;
   for (std::uint32_t i = 0; i < members.size(); ++i)
-    if (members[i].state == proto::REPLICA_SYNCING) newcomers |= 1u << i;
+    if (members[i].state == proto::REPLICA_SYNCING && !PS_MUTANT(wait_for_a_newcomer))
+      newcomers |= 1u << i;
   remap_pieces(from, newcomers);
   replicas_ = std::move(members);
   restart_reconciliation();
@@ -243,7 +244,7 @@ void Chunk_io::open_members() {
     replica.link->want();
     if (!replica.link->is_up()) continue;
     // What is on its way to the others without the newcomer would be missed by its pull.
-    bool const may_join = (is_drained() && reconciled_) || PS_MUTANT(join_without_draining);
+    bool const may_join = is_drained() && reconciled_;
     if (replica.state == proto::REPLICA_SYNCING && !may_join) continue;
     send_open(i);
   }

@@ -139,8 +139,14 @@ void File_volume::finish_part(std::uint64_t id, Cs_id cs) {
 
 // In their order: what an earlier one under way covers is no longer dirty, but not yet durable.
 void File_volume::answer_flushes() {
-  while (!flushes_.empty() && flushes_.begin()->second.parts.empty()) {
-    auto node = flushes_.extract(flushes_.begin());
+  while (!flushes_.empty()) {
+    auto const next =
+        PS_MUTANT(answer_a_flush_before_an_earlier_one)
+            ? std::find_if(flushes_.begin(), flushes_.end(),
+                           [](auto const& flush) { return flush.second.parts.empty(); })
+            : flushes_.begin();
+    if (next == flushes_.end() || !next->second.parts.empty()) return;
+    auto node = flushes_.extract(next);
     Errc const error = node.mapped().error;
     if (error == Errc::io_error)
       for (auto& [_, later] : flushes_)

@@ -1,7 +1,6 @@
 #include "core/client/merge_plan.h"
 
 #include "core/assert.h"
-#include "core/mutant.h"
 
 namespace pstorage::client {
 namespace {
@@ -23,8 +22,8 @@ Merge_step plan_block(std::vector<std::vector<Block_record>> const& tables, std:
     if (tables[i].empty()) continue;
     Block_record const& record = tables[i][block];
     int& place = is_corrupt(record) ? best_corrupt : best;
-    bool better = place < 0 || record.stamp > tables[static_cast<std::size_t>(place)][block].stamp;
-    if (PS_MUTANT(keep_the_lower_stamp)) better = !better || place < 0;
+    bool const better =
+        place < 0 || record.stamp > tables[static_cast<std::size_t>(place)][block].stamp;
     if (better) place = static_cast<int>(i);
   }
   Merge_step step{.first = block, .count = 1};

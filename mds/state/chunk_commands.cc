@@ -200,9 +200,7 @@ Applied apply_sync_done(Context& context, proto::Sync_done const& command) {
     return failure(Errc::not_found,
                    cs_text(cs) + " holds no replica of chunk " + std::to_string(command.chunk()));
   }
-  bool const is_old = chunk->version.value != command.version();
-  if (replica->state != proto::REPLICA_SYNCING ||
-      (is_old && !PS_MUTANT(accept_sync_done_of_an_old_version))) {
+  if (replica->state != proto::REPLICA_SYNCING || chunk->version.value != command.version()) {
     return failure(Errc::stale_version, "chunk " + std::to_string(command.chunk()) +
                                             " has version " + std::to_string(chunk->version.value) +
                                             " now");

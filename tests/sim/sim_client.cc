@@ -208,7 +208,8 @@ void Sim_client::written(std::vector<Written> const& done, bool durable) {
   for (Written const& one : done) {
     auto& write = ledger_.blocks()[one.block].writes[one.write];
     write.finish = now();
-    ledger_.acknowledged(write.epoch, write.start);
+    // A zero of what was never allocated changes nothing and asks nobody.
+    if (!write.is_zero) ledger_.acknowledged(write.epoch, write.start);
     if (durable) write.durable = now();
     if (!durable) unflushed_.push_back(one);
   }

@@ -1,5 +1,6 @@
 #!/usr/bin/python3
 """Bad input and bad luck: one clear line each, no crash, nothing lost."""
+import errno
 import json
 import os
 import re
@@ -204,6 +205,78 @@ def a_full_chunk_server_refuses_and_recovers():
             subprocess.run(["umount", "--lazy", disk], check=False)
 
 
+def fill(path):
+    """Takes every free block of the file system."""
+    with open(path, "wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12):
+            try:
+                while True:
+                    file.write(bytes(size))
+                    os.fsync(file.fileno())
+            except OSError as error:
+                check(error.errno == errno.ENOSPC, f"unexpected: {error}")
+
+
+def a_full_disk_below_everything_loses_nothing_and_says_so():
+    with tempfile.TemporaryDirectory(prefix="pstorage-full-") as directory:
+        disk = small_file_system(directory, "disk", 700)
+        one = None
+        try:
+            one = Cluster(cs=1, replicas="1:1", directory=disk, extra=("--journal-mb", "64"))
+            one.volume("v", "64M")
+            handle = one.connect("v")
+            handle.pwrite(block_content(1, 1), BLOCK)
+            handle.flush()
+            filler = os.path.join(disk, "filler")
+            fill(filler)
+            time.sleep(2)  # the metadata server looks once a second
+            one_line(*run("pstorage", "-q", "volume", "create", "w", "-s", "64M", ok=False,
+                          env=one.environment), "disk", "full")
+            handle.pwrite(block_content(1, 2), BLOCK)  # overwrites need no room
+            handle.flush()
+            check(handle.pread(BLOCK, BLOCK) == block_content(1, 2), "an overwrite is lost")
+            os.remove(filler)
+            time.sleep(2)
+            one.volume("w", "64M")
+            check(one.connect("v").pread(BLOCK, BLOCK) == block_content(1, 2), "data is lost")
+            one.down()
+            one = None
+        except BaseException:
+            if one is not None:
+                one.logs()
+            raise
+        finally:
+            if one is not None:
+                one.down()
+            subprocess.run(["umount", "--lazy", disk], check=False)
+
+
+def unusable_directories_and_journals_are_refused_in_one_line():
+    with cluster(cs=1, replicas="1:1") as one, \
+            tempfile.TemporaryDirectory(prefix="pstorage-ro-") as directory:
+        disk = small_file_system(directory, "disk", 64)
+        try:
+            def make_cs(*arguments):
+                return run("pstorage", "-q", "make-cs", *arguments, ok=False, env=one.environment)
+
+            target = os.path.join(directory, "cs")
+            journal = os.path.join(disk, "journal")
+            one_line(*make_cs("-r", target, "-j", journal, "-s", "4096"), disk, "free")
+            check(not os.path.exists(journal), "a journal that does not fit was left behind")
+            check(not os.path.exists(target) or not os.listdir(target),
+                  "a refused make-cs left files behind")
+            run("mount", "-o", "remount,ro", disk)
+            one_line(*make_cs("-r", os.path.join(disk, "cs")), "read-only")
+            one_line(*run("pstorage", "-q", "-c", "other", "make-mds", "-I", "-P", "-a",
+                          "127.0.0.1", "-r", os.path.join(disk, "mds"), ok=False,
+                          env=one.environment, input="secret\n"), "read-only")
+            services = json.loads(one.pstorage("-q", "list-services", "--json"))
+            check(len([s for s in services["services"] if s["kind"] == "CS"]) == 1,
+                  f"a refused make-cs left a chunk server behind: {services}")
+        finally:
+            subprocess.run(["umount", "--lazy", disk], check=False)
+
+
 def no_secret_is_in_an_argument_list_or_a_log():
     with cluster(cs=1, replicas="1:1") as one:
         key = os.path.join(one.environment["PSTORAGE_ETC"], "clusters",
@@ -223,4 +296,6 @@ def no_secret_is_in_an_argument_list_or_a_log():
 if __name__ == "__main__":
     main(garbage_on_every_port_harms_nobody, wrong_passwords_and_names_are_refused_in_one_line,
          bad_commands_are_refused_and_leave_nothing_behind,
-         a_full_chunk_server_refuses_and_recovers, no_secret_is_in_an_argument_list_or_a_log)
+         a_full_chunk_server_refuses_and_recovers,
+         a_full_disk_below_everything_loses_nothing_and_says_so,
+         unusable_directories_and_journals_are_refused_in_one_line, no_secret_is_in_an_argument_list_or_a_log)
