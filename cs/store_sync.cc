@@ -8,6 +8,7 @@ namespace pstorage::cs {
 namespace {
 
 constexpr std::size_t syncs_in_flight_max = 4;
+constexpr std::uint64_t checkpoint_room_bytes = 64u << 20;
 constexpr std::uint32_t seals_magic = 0x45535350;  // "PSSE"
 constexpr std::size_t seals_header_bytes = 16;
 constexpr std::size_t seal_bytes = 12;
@@ -94,9 +95,13 @@ void Store::file_synced(Chunk& chunk, bool covers_large, Result<void> const& res
 
 void Store::want_checkpoint(Time_point now) {
   bool const has_work = journal_->durable() > journal_->tail() || chunks_.has_dirty();
-  bool const half_full = journal_->used_bytes() > journal_->ring_bytes() / 2;
+  // Late, because what is written again before the checkpoint needs to be stored only once; early
+  // enough for writing to go on meanwhile.
+  std::uint64_t const ring = journal_->ring_bytes();
+  std::uint64_t const room = std::max(ring / 4, std::min(ring / 2, checkpoint_room_bytes));
+  bool const is_filling = journal_->used_bytes() > ring - room;
   bool const idle = now - last_write_ >= options_.idle_after;
-  if (has_work && (half_full || idle || pressed_ || stopping_)) checkpoint_wanted_ = true;
+  if (has_work && (is_filling || idle || pressed_ || stopping_)) checkpoint_wanted_ = true;
 }
 
 void Store::step_checkpoint(std::size_t blocks) {

@@ -49,7 +49,7 @@ class Runtime::Implementation final : private Executor {
 
   Runtime_options options_;
   Log& log_;
-  Real_clock clock_;
+  Turn_clock clock_;
   Real_random random_;
   Event_loop loop_;
   Io_pool pool_;

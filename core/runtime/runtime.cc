@@ -97,12 +97,13 @@ void Runtime::Implementation::on_signal() {
 
 bool Runtime::Implementation::spin() {
   Duration const limit = std::chrono::microseconds(options_.busy_poll_us);
-  auto const start = clock_.now();
+  Real_clock const clock;
+  auto const start = clock.now();
   do {
     if (loop_.run_turn(Duration::zero())) return true;
     // Others on this CPU may be what we wait for.
     ::sched_yield();
-  } while (clock_.now() - start < limit);
+  } while (clock.now() - start < limit);
   return false;
 }
 
@@ -120,6 +121,7 @@ void Runtime::Implementation::run_deferred() {
 
 void Runtime::Implementation::run_turn(Duration at_most) {
   ++turns_;
+  clock_.begin_turn();
   if (!deferred_.empty())
     loop_.run_turn(Duration::zero());  // work waits: look, but do not sleep
   else if (options_.busy_poll_us == 0 || !spin())
@@ -130,6 +132,7 @@ void Runtime::Implementation::run_turn(Duration at_most) {
   run_deferred();
   // A flusher may add another one.
   for (std::size_t i = 0; i < flushers_.size(); ++i) flushers_[i]->flush_turn();
+  clock_.end_turn();
 }
 
 Runtime::Runtime(Runtime_options options, Log& log)
