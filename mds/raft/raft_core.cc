@@ -22,15 +22,20 @@ Raft_core::Raft_core(Core_options options, Core_state state, Random& random)
       log_(std::move(state.base), std::move(state.entries)) {
   PS_ASSERT(options_.id && options_.election_ticks > options_.heartbeat_ticks);
   PS_ASSERT(state.applied >= log_.base_index());
-  // The state machine has only what was committed. A damaged log may end before that.
-  hard_.commit = std::min(std::max(hard_.commit, state.applied), log_.last_index());
-  hard_.commit = std::max(hard_.commit, log_.base_index());
   submitted_ = durable_ = log_.last_index();
   submitted_hard_ = hard_;
   durable_term_ = hard_.term;
   handed_out_ = state.applied;
   next_read_ = random_.next();
   reset();
+  if (state.installing && state.installing->index == state.applied &&
+      log_.term_at(state.applied) != state.installing->term) {
+    replace_log(*std::move(state.installing));
+    return;
+  }
+  // The state machine has only what was committed. A damaged log may end before that.
+  hard_.commit = std::min(std::max(hard_.commit, state.applied), log_.last_index());
+  hard_.commit = std::max(hard_.commit, log_.base_index());
 }
 
 void Raft_core::tick() {
@@ -256,6 +261,16 @@ bool Raft_core::wants_snapshot(std::uint64_t index) const {
   return index > hard_.commit && index > handed_out_ && !is_leader();
 }
 
+void Raft_core::replace_log(Snapshot snapshot) {
+  if (PS_MUTANT(snapshot_keeps_the_configuration)) snapshot.configuration = log_.configuration();
+  hard_.commit = handed_out_ = submitted_ = snapshot.index;
+  durable_ = std::min(durable_, snapshot.index);
+  for (auto& outstanding : outstanding_) outstanding.last_index = 0;
+  truncate_from_ = 0;
+  log_.reset(snapshot);
+  install_ = std::move(snapshot);
+}
+
 void Raft_core::refuse_snapshot(Member_id leader, std::uint64_t term) {
   if (term != hard_.term || is_leader()) return;
   // Every leader has what is committed, as we have it.
@@ -271,17 +286,7 @@ void Raft_core::snapshot_installed(Snapshot snapshot, Member_id leader, std::uin
   // A log that agrees there keeps what is behind: it may be acknowledged.
   bool const agrees =
       log_.term_at(index) == snapshot.term && !PS_MUTANT(snapshot_drops_what_is_behind_it);
-  if (!agrees) {
-    if (PS_MUTANT(snapshot_keeps_the_configuration)) {
-      snapshot.configuration = log_.configuration();
-    }
-    log_.reset(snapshot);
-    install_ = std::move(snapshot);
-    truncate_from_ = 0;
-    submitted_ = index;
-    durable_ = std::min(durable_, index);
-    for (auto& outstanding : outstanding_) outstanding.last_index = 0;
-  }
+  if (!agrees) replace_log(std::move(snapshot));
   hard_.commit = index;
   handed_out_ = index;
   if (term == hard_.term) {

@@ -28,6 +28,9 @@ struct Core_state {
   Snapshot base;                   // where the log begins
   std::vector<Log_entry> entries;  // behind it
   std::uint64_t applied = 0;       // the state machine has it; not below base.index
+  /// The snapshot that the state machine was last replaced by, if it still stands at it: the log
+  /// may not have heard of it before the end.
+  std::optional<Snapshot> installing;
 };
 
 struct Change {
@@ -120,6 +123,7 @@ class Raft_core {
   void truncate_from(std::uint64_t index);
   bool is_disk_stalled() const;
   bool is_hard_new() const;
+  void replace_log(Snapshot snapshot);
 
   // raft_election.cc
   enum class Campaign { pre, real, transfer };

@@ -21,6 +21,7 @@ class Toy_disk {
   explicit Toy_disk(Configuration configuration) { state_.base.configuration = configuration; }
   void write(Ready ready) { under_way_.push_back(std::move(ready)); }
   bool is_busy() const { return !under_way_.empty(); }
+  std::size_t waiting() const { return under_way_.size(); }
   /// Makes the oldest Ready durable and returns it.
   Ready complete();
   /// Loses what is under way.

@@ -25,8 +25,6 @@ class Raft_checker {
   /// Faults were injected that `member` cannot hide: `recovered` accepts what is missing, provided
   /// that the member knows.
   void damaged(Member_id member) { mirrors_[member].is_damaged = true; }
-  /// The repository was wiped; its next life has another id.
-  void wiped(Member_id member) { mirrors_.erase(member); }
   /// After every event on `member`.
   void look(Raft_core const& core);
   void handed_out(Member_id member, Log_entry const& entry);
