@@ -33,8 +33,10 @@ Raft_core::Raft_core(Core_options options, Core_state state, Random& random)
     replace_log(*std::move(state.installing));
     return;
   }
-  // The state machine has only what was committed. A damaged log may end before that.
-  hard_.commit = std::min(std::max(hard_.commit, state.applied), log_.last_index());
+  // The state machine has only what was committed. But a damaged log may differ from it, or end
+  // before.
+  if (!is_damaged()) hard_.commit = std::max(hard_.commit, state.applied);
+  hard_.commit = std::min(hard_.commit, log_.last_index());
   hard_.commit = std::max(hard_.commit, log_.base_index());
 }
 

@@ -4,6 +4,8 @@
 #include <charconv>
 #include <utility>
 
+#include "mds/log/segment.h"
+
 namespace pstorage::mds::raft {
 
 std::string make_command(unsigned key, std::uint64_t value) {
@@ -11,18 +13,25 @@ std::string make_command(unsigned key, std::uint64_t value) {
 }
 
 Raft_process::Raft_process(sim::Event_queue& queue, sim::Sim_random& random, Raft_checker& checker,
-                           Process_host& host, Options options, Configuration first)
+                           Process_host& host, Options options)
     : queue_(queue),
       random_(random),
       checker_(checker),
       host_(host),
-      options_(options),
-      disk_(std::move(first)) {}
+      options_(std::move(options)),
+      disk_(queue, random, {.sync_time = options_.sync_time}) {}
 
 void Raft_process::start() {
+  bury();
   ++life_;
   registers_ = checkpoint_;
-  auto state = disk_.state();
+  log_ = std::make_unique<Raft_log>(disk_, random_, quiet_, options_.log);
+  auto started = log_->start(*this);
+  if (!started.has_value()) {
+    checker_.fail(std::to_string(id().value) + " does not start: " + started.error().text);
+    return;
+  }
+  auto state = std::move(started).value();
   state.applied = registers_.applied;
   state.installing = installing_;
   checker_.recovered(id(), state);
@@ -32,14 +41,27 @@ void Raft_process::start() {
 
 void Raft_process::crash() {
   if (!is_up()) return;
-  host_.trace(id(), "crash");
+  is_power_lost_ = random_.percent(70);
+  host_.trace(id(), is_power_lost_ ? "loses its power" : "dies");
   ++life_;
   core_.reset();
-  // Writes reach the disk in order: any number of them may have arrived.
-  while (disk_.is_busy() && random_.percent(50)) disk_.complete();
-  disk_.crash();
-  is_syncing_ = false;
+  unsent_.clear();
+  dead_log_ = std::move(log_);
+  queue_.at(Duration{0}, [this, life = life_] {
+    if (life == life_) bury();
+  });
   forget_clients();
+}
+
+/// The rest of a crash, once nothing of the process is on the stack.
+void Raft_process::bury() {
+  if (!dead_log_) return;
+  dead_log_.reset();
+  if (is_power_lost_) {
+    disk_.crash();
+  } else {
+    disk_.kill();
+  }
 }
 
 void Raft_process::forget_clients() {
@@ -52,16 +74,22 @@ void Raft_process::forget_clients() {
 }
 
 void Raft_process::tick() {
+  log_->tick();
   core_->tick();
   turn();
 }
 
 void Raft_process::receive(Raft_message message) {
+  // A full disk takes no more entries; the leader sends them again.
+  std::size_t bytes = 0;
+  for (auto const& entry : message.entries) bytes += payload_of(entry);
+  if (bytes != 0 && !log_->has_room(bytes)) return;
   core_->step(std::move(message));
   turn();
 }
 
 void Raft_process::write(std::string command, Write_done done) {
+  if (!log_->has_room(command.size())) return done(false, 0);
   auto const index = core_->propose(Slice::copy_of(as_bytes(command)));
   if (!index.has_value()) return done(false, 0);
   writes_[index.value()] = std::move(done);
@@ -114,12 +142,15 @@ void Raft_process::turn() {
     if (host_.strikes(*core_, ready)) {
       // In this instant: the write was given to the disk, nothing was sent.
       checker_.submitted(id(), ready);
-      if (ready.token != 0) disk_.write(std::move(ready));
+      if (ready.token != 0) log_->write(ready);
+      log_->flush();
       return crash();
     }
     carry_out(std::move(ready));
   }
-  if (life == life_) checker_.look(*core_);
+  if (life != life_) return;
+  checker_.look(*core_);
+  log_->flush();
 }
 
 void Raft_process::carry_out(Ready ready) {
@@ -135,34 +166,49 @@ void Raft_process::carry_out(Ready ready) {
   }
   apply(ready.committed);
   finish_reads(ready.reads);
-  if (ready.token != 0) submit(std::move(ready));
+  if (ready.token == 0) return;
+  log_->write(ready);
+  unsent_.emplace_back(ready.token, std::move(ready.messages_after));
 }
 
-void Raft_process::submit(Ready ready) {
-  disk_.write(std::move(ready));
-  if (!is_syncing_) sync();
-}
-
-/// One sync for all that waits.
-void Raft_process::sync() {
-  is_syncing_ = true;
-  auto const delay = std::max(random_.between(options_.sync_min, options_.sync_max),
-                              stalled_until_ - queue_.now());
-  queue_.at(delay, [this, life = life_, count = disk_.waiting()] {
-    if (life == life_) synced(count);
-  });
-}
-
-void Raft_process::synced(std::size_t count) {
-  is_syncing_ = false;
-  for (std::size_t i = 0; i < count; ++i) {
-    auto ready = disk_.complete();
-    checker_.persisted(id(), ready.token);
-    for (auto& message : ready.messages_after) host_.send(std::move(message));
-    core_->persisted(ready.token);
+void Raft_process::on_persisted(std::uint64_t token) {
+  checker_.persisted(id(), token);
+  while (!unsent_.empty() && unsent_.front().first <= token) {
+    for (auto& message : unsent_.front().second) host_.send(std::move(message));
+    unsent_.pop_front();
   }
-  if (disk_.is_busy()) sync();
+  core_->persisted(token);
   turn();
+}
+
+void Raft_process::on_raft_log_failed(Failure const& why) { checker_.fail(why.text); }
+
+bool Raft_process::rot() {
+  bury();
+  auto const names = disk_.list("raft");
+  if (!names.has_value()) return false;
+  std::vector<std::pair<std::string, std::uint64_t>> frames;
+  auto sorted = names.value();
+  std::sort(sorted.begin(), sorted.end());
+  for (auto const& name : sorted) {
+    auto const file = disk_.open("raft/" + name, {});
+    std::vector<std::byte> content(file.value()->size().value());
+    if (!file.value()->read(0, content).has_value()) return false;
+    auto const header = decode_segment_header(content);
+    if (!header.has_value()) return false;
+    for (auto at = frame_alignment; at < content.size();) {
+      std::uint64_t length = frame_alignment;
+      auto const frame = decode_raft_frame(header.value().salt, Bytes(content).subspan(at), length);
+      if (frame.has_value()) frames.emplace_back("raft/" + name, at);
+      at += length;
+    }
+  }
+  if (frames.size() < 3) return false;
+  auto const& [name, at] = frames[1 + random_.below(frames.size() - 2)];
+  disk_.flip(name, at + random_.below(raft_frame_header_bytes), 0x10);
+  checker_.damaged(id());
+  host_.trace(id(), "rots");
+  return true;
 }
 
 void Raft_process::apply(std::vector<Log_entry> const& entries) {
@@ -220,10 +266,7 @@ void Raft_process::cut_log() {
   if (registers_.applied < checkpoint_.applied + options_.snapshot_every) return;
   checkpoint_ = registers_;
   core_->cut(registers_.applied - random_.below(options_.snapshot_every));
-  auto const base = core_->log().base_index();
-  if (base <= disk_.state().base.index + disk_.state().entries.size()) {
-    disk_.cut(core_->log().snapshot_at(base));
-  }
+  log_->cut(core_->log().base_index());
 }
 
 }  // namespace pstorage::mds::raft

@@ -11,8 +11,10 @@
 #include <vector>
 
 #include "mds/raft/raft_core.h"
-#include "tests/mds/raft/lab.h"
+#include "mds/raft/raft_log.h"
+#include "tests/mds/fakes.h"
 #include "tests/mds/raft/raft_checker.h"
+#include "tests/sim/sim_disk.h"
 #include "tests/sim/sim_world.h"
 
 namespace pstorage::mds::raft {
@@ -53,16 +55,16 @@ class Process_host {
 using Write_done = std::function<void(bool is_ok, std::uint64_t index)>;
 using Read_done = std::function<void(bool is_ok, Registers const& registers)>;
 
-class Raft_process {
+class Raft_process final : private Raft_log_listener {
  public:
   struct Options {
     Core_options core;
-    Duration sync_min = std::chrono::microseconds(100);
-    Duration sync_max = std::chrono::milliseconds(5);
+    Raft_log_options log;
+    Duration sync_time = std::chrono::milliseconds(1);
     std::uint64_t snapshot_every = 0;  // entries; 0: the log is never cut
   };
   Raft_process(sim::Event_queue& queue, sim::Sim_random& random, Raft_checker& checker,
-               Process_host& host, Options options, Configuration first);
+               Process_host& host, Options options);
 
   Member_id id() const { return options_.core.id; }
   bool is_up() const { return core_ != nullptr; }
@@ -71,10 +73,11 @@ class Raft_process {
   Registers const& registers() const { return registers_; }
 
   void start();
-  /// The power fails: unsynced writes are kept, or lost from some point on.
+  /// The power fails: unsynced writes are kept, torn or lost. Or only the process dies.
   void crash();
-  /// The disk completes nothing before `moment`.
-  void stall_until(Time_point moment) { stalled_until_ = moment; }
+  sim::Sim_disk& disk() { return disk_; }
+  /// While it is down: damages a frame that is not the last one. False: there is none.
+  bool rot();
 
   void tick();
   void receive(Raft_message message);
@@ -91,11 +94,11 @@ class Raft_process {
     std::uint64_t index = 0;
     Read_done done;
   };
+  void on_persisted(std::uint64_t token) override;
+  void on_raft_log_failed(Failure const& why) override;
+  void bury();
   void turn();
   void carry_out(Ready ready);
-  void submit(Ready ready);
-  void sync();
-  void synced(std::size_t count);
   void apply(std::vector<Log_entry> const& entries);
   void finish_reads(std::vector<Read_state> const& states);
   void answer_reads();
@@ -107,11 +110,14 @@ class Raft_process {
   Raft_checker& checker_;
   Process_host& host_;
   Options const options_;
-  Toy_disk disk_;
+  Quiet_log quiet_;
+  sim::Sim_disk disk_;
+  std::unique_ptr<Raft_log> log_;
+  std::unique_ptr<Raft_log> dead_log_;  // perhaps on the stack still
+  bool is_power_lost_ = false;
   std::unique_ptr<Raft_core> core_;
   std::uint64_t life_ = 0;
-  bool is_syncing_ = false;
-  Time_point stalled_until_{};
+  std::deque<std::pair<std::uint64_t, std::vector<Raft_message>>> unsent_;  // until the token
   Registers registers_;
   Registers checkpoint_;                            // as durable
   std::optional<Snapshot> installing_;              // durable, too

@@ -55,11 +55,14 @@ void Raft_sim::add_process(Member_id id, Configuration first) {
   options.core.id = id;
   options.core.heartbeat_ticks = 2;
   options.core.append_bytes_max = plan_.append_bytes_max;
-  options.sync_max = plan_.sync_max;
   options.snapshot_every = plan_.snapshot_every;
+  options.sync_time = random_.between(std::chrono::microseconds(100), plan_.sync_max);
+  options.log.segment_bytes = 64u << 10;
+  options.log.reserve_bytes = 8u << 10;
+  options.log.first = std::move(first);
+  options.log.member = id;
   Process_host& host = *this;
-  auto process =
-      std::make_unique<Raft_process>(queue_, random_, checker_, host, options, std::move(first));
+  auto process = std::make_unique<Raft_process>(queue_, random_, checker_, host, options);
   process->start();
   processes_[id] = std::move(process);
   auto const drift = plan_.has_drift ? static_cast<double>(random_.below(400)) / 1000 - 0.2 : 0;
@@ -70,7 +73,7 @@ void Raft_sim::schedule_tick(Member_id id, double rate) {
   auto const delay = static_cast<double>(tick_every / Duration(1)) * rate;
   queue_.at(Duration(static_cast<Duration::rep>(delay)), [this, id, rate] {
     auto& process = *processes_.at(id);
-    if (process.is_up()) {
+    if (Duration left{}; process.is_up() && !is_paused(id, left)) {
       mix(id.value);
       process.tick();
     }
@@ -119,8 +122,10 @@ void Raft_sim::heal_and_check() {
   is_calm_ = true;
   cuts_.clear();
   late_.clear();
+  paused_.clear();
   for (auto& [id, process] : processes_) {
-    process->stall_until(queue_.now());
+    process->disk().stall_until(queue_.now());
+    process->disk().set_capacity(sim::unlimited_bytes);
     if (!process->is_up() && !gone_.contains(id)) process->start();
   }
   Time_point const end = queue_.now() + healing_lasts;

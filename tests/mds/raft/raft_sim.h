@@ -63,6 +63,7 @@ class Raft_sim final : private Process_host {
 
   // sim_clients.cc
   void client_turn(std::size_t number);
+  void reach(Raft_process& process, std::function<void()> ask);
   void client_write(Client& client, Raft_process& process, unsigned key);
   void client_read(Client& client, Raft_process& process, unsigned key);
 
@@ -83,6 +84,9 @@ class Raft_sim final : private Process_host {
   void crash_for_a_while(Raft_process& process);
   void change_members();
   void replace_wiped(Raft_process& process);
+  void fill_disk(Raft_process& process);
+  void pause(Member_id id);
+  bool is_paused(Member_id id, Duration& left) const;
 
   std::uint64_t const seed_;
   bool const is_verbose_;
@@ -100,6 +104,8 @@ class Raft_sim final : private Process_host {
   std::uint64_t acknowledged_ = 0;
   std::uint64_t operations_ = 0;
 
+  bool has_rotten_ = false;                 // once a run: two might leave no majority
+  std::map<Member_id, Time_point> paused_;  // until when
   std::set<std::pair<Member_id, Member_id>> cuts_;
   std::map<std::pair<Member_id, Member_id>, Time_point> last_arrival_;
   std::vector<Raft_message> late_;

@@ -31,10 +31,19 @@ void Raft_sim::client_turn(std::size_t number) {
   auto const key = static_cast<unsigned>(random_.below(keys_max));
   if (is_read) {
     if (random_.percent(50)) process = any_up();
-    client_read(client, *process, key);
+    reach(*process, [this, &client, process, key] { client_read(client, *process, key); });
   } else {
-    client_write(client, *process, key);
+    reach(*process, [this, &client, process, key] { client_write(client, *process, key); });
   }
+}
+
+/// A paused process gets the request when it goes on.
+void Raft_sim::reach(Raft_process& process, std::function<void()> ask) {
+  Duration left{};
+  if (!is_paused(process.id(), left)) return ask();
+  queue_.at(left, [&process, ask = std::move(ask)] {
+    if (process.is_up()) ask();
+  });
 }
 
 void Raft_sim::client_write(Client& client, Raft_process& process, unsigned key) {

@@ -39,7 +39,7 @@ void Raft_sim::nemesis() {
   if (!random_.percent(plan_.fault_percent)) return;
   auto* const process = random_.percent(40) && leader() != nullptr ? leader() : any_up();
   if (process == nullptr) return;
-  switch (random_.below(8)) {
+  switch (random_.below(10)) {
     case 0:
     case 1:
       return crash_for_a_while(*process);
@@ -51,13 +51,17 @@ void Raft_sim::nemesis() {
       return cuts_.clear();
     case 5:
       trace(process->id(), "disk stalls");
-      return process->stall_until(queue_.now() +
-                                  random_.between(milliseconds(20), milliseconds(900)));
+      return process->disk().stall_until(queue_.now() +
+                                         random_.between(milliseconds(20), milliseconds(900)));
     case 6: {
       auto* const heir = any_up();
       if (heir != nullptr && leader() != nullptr) leader()->transfer(heir->id());
       return;
     }
+    case 8:
+      return fill_disk(*process);
+    case 9:
+      return pause(process->id());
     case 7:  // everybody at once
       if (!random_.percent(20)) return;
       for (auto& [id, other] : processes_) crash_for_a_while(*other);
@@ -69,7 +73,10 @@ void Raft_sim::crash_for_a_while(Raft_process& process) {
   auto const id = process.id();
   if (!process.is_up()) return;
   process.crash();
-  if (plan_.has_changes && random_.percent(10) && gone_.empty()) return replace_wiped(process);
+  if (gone_.empty() && !has_rotten_ && random_.percent(10)) {
+    if (plan_.has_changes && random_.percent(50)) return replace_wiped(process);
+    has_rotten_ = process.rot();
+  }
   queue_.at(random_.between(milliseconds(1), milliseconds(1500)), [this, id] {
     auto& other = *processes_.at(id);
     if (!other.is_up() && !gone_.contains(id)) {
@@ -77,6 +84,28 @@ void Raft_sim::crash_for_a_while(Raft_process& process) {
       other.start();
     }
   });
+}
+
+/// The disk takes no more than now, for a while.
+void Raft_sim::fill_disk(Raft_process& process) {
+  trace(process.id(), "disk is full");
+  process.disk().set_capacity(process.disk().used_bytes() + random_.below(128u << 10));
+  queue_.at(random_.between(milliseconds(100), milliseconds(3000)), [this, id = process.id()] {
+    processes_.at(id)->disk().set_capacity(sim::unlimited_bytes);
+  });
+}
+
+/// The process is not scheduled: what arrives meanwhile finds it as it was, all at once.
+void Raft_sim::pause(Member_id id) {
+  trace(id, "pauses");
+  paused_[id] = queue_.now() + random_.between(milliseconds(50), milliseconds(900));
+}
+
+bool Raft_sim::is_paused(Member_id id, Duration& left) const {
+  auto const found = paused_.find(id);
+  if (found == paused_.end() || found->second <= queue_.now()) return false;
+  left = found->second - queue_.now();
+  return true;
 }
 
 /// The repository is lost: a new one gets a new id and joins; the old one is to be removed.

@@ -54,6 +54,9 @@ void Raft_sim::deliver(Raft_message const& message, std::uint64_t epoch) {
   if (is_cut(message.from, message.to) || (!plan_.is_datagram && epoch != epoch_)) return;
   auto const found = processes_.find(message.to);
   if (found == processes_.end() || !found->second->is_up()) return;
+  if (Duration left{}; is_paused(message.to, left)) {
+    return queue_.at(left, [this, epoch, message] { deliver(message, epoch); });
+  }
   mix(message.to.value << 8 ^ static_cast<std::uint64_t>(message.kind) << 16 ^ message.index << 24 ^
       message.term << 40);
   found->second->receive(message);
