@@ -40,9 +40,9 @@ class Raft_log {
   Raft_log(Raft_log const&) = delete;
   Raft_log& operator=(Raft_log const&) = delete;
 
-  /// Recovers the log, or makes a new one. Core_state.applied is left to the caller. Errors:
+  /// Recovers the log, or makes a new one. `applied`: what the state machine has, durably. Errors:
   /// corrupt (beyond repair, or of another member), the system's; with a line for a person.
-  Outcome<Core_state> start(Raft_log_listener& listener);
+  Outcome<Core_state> start(std::uint64_t applied, Raft_log_listener& listener);
   Member_id member() const { return member_; }
 
   /// Queues what `ready` asks to be durable. Ready.token != 0.
@@ -82,6 +82,7 @@ class Raft_log {
   // raft_log_recovery.cc
   Outcome<void> create();
   Outcome<void> recover(std::vector<Segment_chain::Found> const& found, Recovery& recovery);
+  Outcome<void> recover_from(std::span<Segment_chain::Found const> found, Recovery& recovery);
   Outcome<void> scan(Segment_chain::Found const& segment, bool is_last, Recovery& recovery);
   Outcome<void> take_frame(Raft_frame frame, Recovery& recovery);
   Outcome<void> take_entries(Raft_frame& frame, Recovery& recovery);

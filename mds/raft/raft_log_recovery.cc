@@ -42,10 +42,11 @@ struct Raft_log::Recovery {
   std::uint64_t used = 0;           // where that frame ends
 };
 
-Outcome<Core_state> Raft_log::start(Raft_log_listener& listener) {
+Outcome<Core_state> Raft_log::start(std::uint64_t applied, Raft_log_listener& listener) {
   PS_ASSERT(listener_ == nullptr);
   PS_TRY(auto const found, chain_.find());
   Recovery recovery;
+  recovery.state.applied = applied;
   PS_CHECK(recover(found, recovery));
   listener_ = &listener;
   if (recovery.expected == 0) {
@@ -86,10 +87,33 @@ Outcome<void> Raft_log::write_at_start(Raft_frame const& frame) {
   return success();
 }
 
+/// Begins with the oldest segment. Some of those that were removed may have come back at a power
+/// loss: then the log begins with a later one, if the state machine has what is before.
 Outcome<void> Raft_log::recover(std::vector<Segment_chain::Found> const& found,
                                 Recovery& recovery) {
-  for (std::size_t i = 0; i < found.size(); ++i) {
-    PS_CHECK(scan(found[i], i + 1 == found.size(), recovery));
+  auto const applied = recovery.state.applied;
+  Outcome<void> first_result = success();
+  std::span<Segment_chain::Found const> rest = found;
+  for (std::size_t skipped = 0; !rest.empty(); rest = rest.subspan(1), ++skipped) {
+    recovery = {};
+    recovery.state.applied = applied;
+    segments_.assign(skipped, {.base = unknown_base});
+    auto result = recover_from(rest, recovery);
+    if (result.has_value() && recovery.state.base.index <= applied) return success();
+    if (result.has_value()) {
+      result = damaged("it begins behind entry " + std::to_string(recovery.state.base.index) +
+                       ", the database has only " + std::to_string(applied));
+    }
+    if (skipped == 0) first_result = std::move(result);
+  }
+  return first_result;
+}
+
+Outcome<void> Raft_log::recover_from(std::span<Segment_chain::Found const> found,
+                                     Recovery& recovery) {
+  salt_ = 0;
+  for (auto const& segment : found) {
+    PS_CHECK(scan(segment, segment.sequence == found.back().sequence, recovery));
   }
   // Empty ones behind the last frame were prepared ahead: resume() removes them.
   while (!segments_.empty() && !segments_.back().is_durable) segments_.pop_back();
@@ -173,7 +197,9 @@ Outcome<void> Raft_log::take_entries(Raft_frame& frame, Recovery& recovery) {
   }
   if (frame.first_index != 0) {
     if (frame.first_index <= state.base.index || frame.first_index > shape_.last_index() + 1) {
-      return damaged("entry " + std::to_string(frame.first_index) + " does not follow");
+      return damaged("entry " + std::to_string(frame.first_index) + " does not follow " +
+                     std::to_string(state.base.index) + " to " +
+                     std::to_string(shape_.last_index()));
     }
     shape_.truncate_from(frame.first_index);
     state.entries.resize(frame.first_index - state.base.index - 1);

@@ -110,6 +110,8 @@ void Raft_checker::check_leader(Raft_core const& core) {
   if (!is_new) return;
   auto const& log = core.log();
   for (auto at = committed_.lower_bound(log.base_index()); at != committed_.end(); ++at) {
+    // A candidate may hear late that it had won, when a later leader has committed more.
+    if (at->second.in_term >= core.term()) continue;
     if (log.term_at(at->first) == at->second.term) continue;
     return fail("leader completeness: " + name(core.id()) + " leads term " +
                 std::to_string(core.term()) + " without committed entry " +
@@ -147,7 +149,7 @@ void Raft_checker::check_commit(Raft_core const& core) {
   auto const known = committed();
   for (auto at = std::max(known, log.base_index()) + 1; at <= commit; ++at) {
     auto const& entry = log.at(at);
-    committed_[at] = {entry.term, hash_of(entry)};
+    committed_[at] = {entry.term, hash_of(entry), core.term()};
   }
 }
 

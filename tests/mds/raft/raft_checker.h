@@ -47,6 +47,7 @@ class Raft_checker {
   struct Committed {
     std::uint64_t term = 0;
     std::uint64_t hash = 0;
+    std::uint64_t in_term = 0;  // of the leader that committed it
   };
   struct Known {
     std::uint64_t hash = 0;

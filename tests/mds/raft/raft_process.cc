@@ -26,13 +26,12 @@ void Raft_process::start() {
   ++life_;
   registers_ = checkpoint_;
   log_ = std::make_unique<Raft_log>(disk_, random_, quiet_, options_.log);
-  auto started = log_->start(*this);
+  auto started = log_->start(registers_.applied, *this);
   if (!started.has_value()) {
     checker_.fail(std::to_string(id().value) + " does not start: " + started.error().text);
     return;
   }
   auto state = std::move(started).value();
-  state.applied = registers_.applied;
   state.installing = installing_;
   checker_.recovered(id(), state);
   core_ = std::make_unique<Raft_core>(options_.core, std::move(state), random_);
@@ -150,6 +149,9 @@ void Raft_process::turn() {
   }
   if (life != life_) return;
   checker_.look(*core_);
+  if (core_->is_leader() && std::exchange(led_term_, core_->term()) != core_->term()) {
+    host_.trace(id(), "leads term " + std::to_string(core_->term()));
+  }
   log_->flush();
 }
 

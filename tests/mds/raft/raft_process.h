@@ -117,6 +117,7 @@ class Raft_process final : private Raft_log_listener {
   bool is_power_lost_ = false;
   std::unique_ptr<Raft_core> core_;
   std::uint64_t life_ = 0;
+  std::uint64_t led_term_ = 0;
   std::deque<std::pair<std::uint64_t, std::vector<Raft_message>>> unsent_;  // until the token
   Registers registers_;
   Registers checkpoint_;                            // as durable

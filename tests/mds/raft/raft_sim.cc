@@ -137,18 +137,33 @@ void Raft_sim::heal_and_check() {
     is_done = acknowledged_ > before + 3 && laggard().empty();
   }
   if (has_lost_a_majority()) return;
+  for (auto& [id, process] : processes_) {
+    if (!process->is_up()) continue;
+    auto const& core = process->core();
+    trace(id, "at the end: role " + std::to_string(static_cast<int>(core.role())) + ", term " +
+                  std::to_string(core.term()) + ", commit " + std::to_string(core.commit()) +
+                  ", durable " + std::to_string(core.durable()) + ", last " +
+                  std::to_string(core.log().last_index()) + ", voters " +
+                  std::to_string(core.configuration().voters()) +
+                  (core.configuration().is_voter(id) ? "" : ", not one of them") +
+                  (core.is_damaged() ? ", damaged" : ""));
+  }
   if (!is_done && acknowledged_ <= before + 3) checker_.fail("no progress after healing");
   if (!is_done) checker_.fail("no convergence after healing: " + laggard());
 }
 
-/// Repositories were wiped while members were being removed: nobody could go on.
+/// Repositories were wiped, or damaged, while members were being removed: nobody could go on.
 bool Raft_sim::has_lost_a_majority() const {
+  auto lost = gone_;
+  for (auto const& [id, process] : processes_) {
+    if (process->is_up() && process->core().is_damaged()) lost.insert(id);
+  }
   for (auto const& [id, process] : processes_) {
     if (!process->is_up()) continue;
     auto const& configuration = process->core().configuration();
-    std::size_t wiped = 0;
-    for (auto const member : gone_) wiped += configuration.is_voter(member) ? 1 : 0;
-    if (configuration.voters() - wiped < configuration.quorum()) return true;
+    std::size_t missing = 0;
+    for (auto const member : lost) missing += configuration.is_voter(member) ? 1 : 0;
+    if (configuration.voters() - missing < configuration.quorum()) return true;
   }
   return false;
 }
