@@ -163,7 +163,6 @@ Result<void> Raft_log::write_frame(Raft_frame const& given) {
   note_shape(frame);
   frame.sequence = ++last_sequence_;
   frame.last_index = shape_.last_index();
-  if (PS_MUTANT(truncation_is_not_written) && frame.entries.empty()) frame.first_index = 0;
   if (PS_MUTANT(damage_is_forgotten)) frame.hard.repair_until = frame.hard.repair_term = 0;
   is_segment_new_ = false;
   last_hard_ = frame.hard;
@@ -210,7 +209,8 @@ void Raft_log::cut(std::uint64_t index) {
   for (auto i = segments_.size(); i-- > 0 && first == 0;) {
     lowest = std::min(lowest, segments_[i].lowest);
     auto const base = segments_[i].base;
-    if (segments_[i].is_durable && base <= index && lowest > base) first = i;
+    bool const is_durable = segments_[i].is_durable || PS_MUTANT(cut_before_the_base_is_durable);
+    if (is_durable && base <= index && lowest > base) first = i;
   }
   for (; first > 0; --first) {
     auto const removed = chain_.remove_oldest();

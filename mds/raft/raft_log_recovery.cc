@@ -165,7 +165,7 @@ Outcome<void> Raft_log::take_frame(Raft_frame frame, Recovery& recovery) {
     state.base = *frame.base;
     shape_.reset(state.base);
   } else if (frame.sequence > recovery.expected && !recovery.is_damaged) {
-    recovery.is_damaged = true;
+    recovery.is_damaged = !PS_MUTANT(damage_in_the_middle_is_ignored);
     recovery.commit_before = state.hard.commit;
     recovery.lost_until = shape_.last_index();
   }
@@ -208,7 +208,7 @@ Outcome<void> Raft_log::take_entries(Raft_frame& frame, Recovery& recovery) {
       state.entries.push_back(std::move(entry));
     }
   }
-  if (shape_.last_index() != frame.last_index && !PS_MUTANT(truncation_is_not_written)) {
+  if (shape_.last_index() != frame.last_index) {
     return damaged("the log ends at " + std::to_string(shape_.last_index()) + ", not at " +
                    std::to_string(frame.last_index));
   }

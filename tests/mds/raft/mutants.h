@@ -39,6 +39,12 @@ inline std::vector<std::string> const planted = {
     "a_damaged_member_votes",
     "repaired_too_early",
     "lead_without_a_quorum",
+    "report_before_the_sync",
+    "a_segment_without_its_base",
+    "cut_before_the_base_is_durable",
+    "damage_in_the_middle_is_ignored",
+    "damage_is_forgotten",
+    "keep_the_torn_tail",
 };
 
 }  // namespace pstorage::mds::raft

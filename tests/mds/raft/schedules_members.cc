@@ -78,6 +78,27 @@ std::string a_learner_neither_votes_nor_counts() {
       "a learner counts, or cannot be promoted");
 }
 
+std::string a_snapshot_carries_the_members() {
+  Lab lab(3);
+  lab.elect(1);
+  lab.run(2);
+  bool const is_added = lab.core(1).change(add(4)).has_value();
+  lab.turn(1);
+  lab.deliver_all();
+  lab.propose(1, "a");
+  lab.deliver_all();
+  lab.core(1).cut(lab.core(1).commit());
+  lab.add(4);
+  lab.run(3);
+  bool const is_needed = lab.needs_snapshot(4);
+  bool const is_installed = lab.install(4, lab.snapshot_of(1), 1, 1);
+  lab.crash(4);
+  lab.restart(4);
+  return lab.verdict(is_added && is_needed && is_installed &&
+                         lab.core(4).configuration() == lab.core(1).configuration(),
+                     "a new member does not know who takes part");
+}
+
 std::string a_deposed_leader_answers_no_read() {
   Lab lab(3);
   lab.elect(1);
@@ -113,6 +134,7 @@ std::vector<Schedule> const& schedules() {
       PS_SCHEDULE(a_change_that_is_cut_off_is_rolled_back),
       PS_SCHEDULE(a_member_that_was_cut_off_learns_of_its_removal_and_stays_quiet),
       PS_SCHEDULE(a_learner_neither_votes_nor_counts),
+      PS_SCHEDULE(a_snapshot_carries_the_members),
       PS_SCHEDULE(a_deposed_leader_answers_no_read),
   };
 #undef PS_SCHEDULE
