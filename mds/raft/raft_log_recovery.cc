@@ -99,7 +99,8 @@ Outcome<void> Raft_log::recover(std::vector<Segment_chain::Found> const& found,
     recovery.state.applied = applied;
     segments_.assign(skipped, {.base = unknown_base});
     auto result = recover_from(rest, recovery);
-    if (result.has_value() && recovery.state.base.index <= applied) return success();
+    bool const is_found = recovery.expected != 0 || skipped == 0;
+    if (result.has_value() && is_found && recovery.state.base.index <= applied) return success();
     if (result.has_value()) {
       result = damaged("it begins behind entry " + std::to_string(recovery.state.base.index) +
                        ", the database has only " + std::to_string(applied));

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "core/assert.h"
-#include "core/mutant.h"
 #include "mds/log/segment.h"
 
 namespace pstorage::mds::raft {
@@ -112,8 +111,7 @@ Outcome<void> Segment_chain::resume(std::uint64_t salt, std::uint64_t oldest, st
   current_ = {sequence, size.value(), used, std::move(file).value()};
   // Zeros, so that pieces of a torn frame never stand behind a later one. And what the page cache
   // survived the process with is not durable yet.
-  Result<void> done = success();
-  if (!PS_MUTANT(keep_the_torn_tail)) done = write_zeros(*current_.file, used, current_.bytes);
+  auto done = write_zeros(*current_.file, used, current_.bytes);
   if (done.has_value()) done = current_.file->sync();
   if (!done.has_value()) return cannot("cut the torn end of the metadata log", done.error());
   return success();

@@ -44,7 +44,6 @@ inline std::vector<std::string> const planted = {
     "cut_before_the_base_is_durable",
     "damage_in_the_middle_is_ignored",
     "damage_is_forgotten",
-    "keep_the_torn_tail",
 };
 
 }  // namespace pstorage::mds::raft

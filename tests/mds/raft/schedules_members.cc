@@ -102,6 +102,7 @@ std::string a_snapshot_carries_the_members() {
 std::string a_deposed_leader_answers_no_read() {
   Lab lab(3);
   lab.elect(1);
+  lab.run(3);
   lab.isolate(1);
   lab.elect(2);
   lab.propose(2, "a");
@@ -130,6 +131,8 @@ std::vector<Schedule> const& schedules() {
       PS_SCHEDULE(a_follower_commits_only_what_it_has_verified),
       PS_SCHEDULE(a_snapshot_that_ends_in_a_later_term_is_installed),
       PS_SCHEDULE(a_snapshot_keeps_acknowledged_entries_behind_it),
+      PS_SCHEDULE(a_segment_is_removed_only_when_the_next_one_has_its_base),
+      PS_SCHEDULE(damage_in_the_middle_is_remembered),
       PS_SCHEDULE(a_new_leader_changes_no_members_before_its_first_commit),
       PS_SCHEDULE(a_change_that_is_cut_off_is_rolled_back),
       PS_SCHEDULE(a_member_that_was_cut_off_learns_of_its_removal_and_stays_quiet),
