@@ -29,6 +29,9 @@ struct Raft_log_options {
   /// A new log: the members that it starts with. Empty: it waits until a leader tells.
   Configuration first;
   Member_id member{};  // whose log it is; 0: a new log draws one
+  /// A new log begins behind what the state machine has, instead of being refused beside it: for a
+  /// repository that had a Single_log until now.
+  bool is_successor = false;
 };
 
 /// A damaged frame in the middle is found at start: the entries before it are kept, and the hard
@@ -80,7 +83,7 @@ class Raft_log {
   struct Recovery;  // raft_log_recovery.cc
 
   // raft_log_recovery.cc
-  Outcome<void> create();
+  Outcome<void> create(Core_state& state);
   Outcome<void> recover(std::vector<Segment_chain::Found> const& found, Recovery& recovery);
   Outcome<void> recover_from(std::span<Segment_chain::Found const> found, Recovery& recovery);
   Outcome<void> scan(Segment_chain::Found const& segment, bool is_last, Recovery& recovery);

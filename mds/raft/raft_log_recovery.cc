@@ -51,8 +51,7 @@ Outcome<Core_state> Raft_log::start(std::uint64_t applied, Raft_log_listener& li
   listener_ = &listener;
   if (recovery.expected == 0) {
     if (!is_unused(found)) return damaged("it has no valid frame");
-    PS_CHECK(create());
-    recovery.state.base.configuration = options_.first;
+    PS_CHECK(create(recovery.state));
   } else {
     last_sequence_ = recovery.expected - 1;
     last_hard_ = recovery.state.hard;
@@ -64,13 +63,15 @@ Outcome<Core_state> Raft_log::start(std::uint64_t applied, Raft_log_listener& li
   return std::move(recovery.state);
 }
 
-Outcome<void> Raft_log::create() {
+Outcome<void> Raft_log::create(Core_state& state) {
+  if (options_.is_successor) state.base.index = state.applied;
+  state.base.configuration = options_.first;
   salt_ = random_.next();
   member_ = options_.member;
   while (!member_) member_ = {random_.next()};
   PS_CHECK(chain_.create_first(salt_));
-  segments_ = {{}};
-  shape_.reset({0, 0, options_.first});
+  segments_ = {{.base = state.base.index}};
+  shape_.reset(state.base);
   Raft_frame frame;
   frame.member = member_;
   frame.base = shape_.end();
