@@ -81,8 +81,11 @@ class Node_bench {
   template <typename Condition>
   bool run_until(Condition condition, Duration patience = std::chrono::seconds(20)) {
     auto const end = world_.now() + patience;
-    while (!condition() && world_.now() < end) run(std::chrono::milliseconds(10));
-    return condition();
+    while (!condition()) {
+      if (world_.now() >= end) return false;
+      run(std::chrono::milliseconds(10));
+    }
+    return true;
   }
   /// The one that leads, once there is one.
   std::uint64_t leader();
