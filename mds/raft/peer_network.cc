@@ -18,7 +18,7 @@ Peer_network::Peer_network(Clock& clock, Network& network, Log& log, Options opt
       listener_(listener) {}
 
 Peer_network::~Peer_network() {
-  for (auto const& [connection, member] : connections_) network_.close(connection);
+  for (auto const& [connection, known] : connections_) network_.close(connection);
 }
 
 void Peer_network::set_members(Configuration const& configuration) {
@@ -45,7 +45,11 @@ Connection_id Peer_network::connect(Member_id to, std::string const& address) {
   auto const parsed = Address::parse(address, default_port);
   if (!parsed.has_value()) return {};
   auto const connection = network_.connect(parsed.value(), *this);
-  connections_[connection] = to;
+  connections_[connection] = {.member = to, .is_ours = true};
+  return connection;
+}
+
+void Peer_network::say_hello(Connection_id connection, Member_id to) {
   raft_wire::Packet packet;
   auto& hello = *packet.mutable_hello();
   hello.set_version(raft_protocol_version);
@@ -53,7 +57,6 @@ Connection_id Peer_network::connect(Member_id to, std::string const& address) {
   hello.set_from(options_.id.value);
   hello.set_to(to.value);
   network_.send(connection, to_message(packet));
-  return connection;
 }
 
 Connection_id Peer_network::open_stream(Member_id to) {
@@ -64,7 +67,9 @@ Connection_id Peer_network::open_stream(Member_id to) {
 void Peer_network::send(Raft_message const& message) {
   auto const found = peers_.find(message.to);
   if (found == peers_.end()) return;
-  auto const connection = found->second.link ? found->second.link : found->second.incoming;
+  auto const link = connections_.find(found->second.link);
+  bool const has_link = link != connections_.end() && link->second.is_open;
+  auto const connection = has_link ? link->first : found->second.incoming;
   if (!connection || network_.queued_bytes(connection) > options_.queue_bytes_max) return;
   raft_wire::Packet packet;
   encode(message, *packet.mutable_message());
@@ -72,7 +77,14 @@ void Peer_network::send(Raft_message const& message) {
 }
 
 void Peer_network::send(Connection_id connection, raft_wire::Packet const& packet, Slice data) {
-  network_.send(connection, to_message(packet, std::move(data)));
+  auto const found = connections_.find(connection);
+  if (found == connections_.end()) return;
+  auto message = to_message(packet, std::move(data));
+  if (found->second.is_open) {
+    network_.send(connection, std::move(message));
+  } else {
+    found->second.early.push_back(std::move(message));
+  }
 }
 
 void Peer_network::close(Connection_id connection) {
@@ -96,7 +108,13 @@ void Peer_network::on_connected(Connection_id connection, Peer_info const& peer)
     network_.close(connection);
     return;
   }
-  connections_.try_emplace(connection);  // an incoming one: not known yet
+  auto& known = connections_[connection];  // an incoming one is new
+  known.is_open = true;
+  if (!known.is_ours) return;
+  say_hello(connection, known.member);
+  for (auto& message : std::exchange(known.early, {})) {
+    network_.send(connection, std::move(message));
+  }
 }
 
 bool Peer_network::greet(Connection_id connection, raft_wire::Hello const& hello) {
@@ -106,7 +124,7 @@ bool Peer_network::greet(Connection_id connection, raft_wire::Hello const& hello
               {{"cluster_uuid", hello.cluster_uuid()}, {"member", hello.to()}});
     return false;
   }
-  connections_[connection] = Member_id{hello.from()};
+  connections_[connection].member = Member_id{hello.from()};
   return true;
 }
 
@@ -115,7 +133,7 @@ void Peer_network::on_message(Connection_id connection, Message& message) {
   if (known == connections_.end()) return;
   auto packet = to_packet(message);
   bool is_good = packet.has_value();
-  if (is_good && !known->second) {
+  if (is_good && !known->second.member) {
     is_good = packet->has_hello() && greet(connection, packet->hello());
     if (is_good) return;
   }
@@ -124,7 +142,7 @@ void Peer_network::on_message(Connection_id connection, Message& message) {
     listener_.on_stream_closed(connection);
     return;
   }
-  auto const from = known->second;
+  auto const from = known->second.member;
   if (!packet->has_message()) {
     listener_.on_stream_packet(connection, from, *packet, std::move(message.data));
     return;
@@ -138,11 +156,12 @@ void Peer_network::on_message(Connection_id connection, Message& message) {
   listener_.on_raft_message(std::move(*decoded));
 }
 
-void Peer_network::on_disconnected(Connection_id connection, Failure const&) {
+void Peer_network::on_disconnected(Connection_id connection, Failure const& why) {
   connections_.erase(connection);
   for (auto& [member, peer] : peers_) {
     if (peer.incoming == connection) peer.incoming = {};
     if (peer.link != connection) continue;
+    log_.debug("no connection to a metadata server", {{"member", member}, {"reason", why.text}});
     peer.link = {};
     peer.next_attempt = clock_.now() + options_.reconnect_interval;
   }

@@ -4,6 +4,7 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "core/env/clock.h"
 #include "core/env/network.h"
@@ -37,9 +38,10 @@ class Peer_network final : public Connection_handler {
 
   /// Keeps links to exactly these, but for ourselves.
   void set_members(Configuration const& configuration);
-  /// Sends over the link, or back over the connection that the member made to us; or drops.
+  /// Sends over the link, or back over the connection that the member made to us; or drops: Raft
+  /// sends again.
   void send(Raft_message const& message);
-  /// A new connection to `to`; its hello has been sent. 0: no address is known.
+  /// A new connection to `to`; what is sent over it follows our hello. 0: no address is known.
   Connection_id open_stream(Member_id to);
   void send(Connection_id connection, raft_wire::Packet const& packet, Slice data = {});
   void close(Connection_id connection);
@@ -57,7 +59,14 @@ class Peer_network final : public Connection_handler {
     Connection_id incoming;  // the newest of its own that carried a Raft message
     Time_point next_attempt;
   };
+  struct Connection {
+    Member_id member{};  // 0: it has not said hello yet
+    bool is_ours = false;
+    bool is_open = false;
+    std::vector<Message> early{};  // of a stream: until it is open
+  };
   Connection_id connect(Member_id to, std::string const& address);
+  void say_hello(Connection_id connection, Member_id to);
   bool greet(Connection_id connection, raft_wire::Hello const& hello);
 
   Clock& clock_;
@@ -66,7 +75,7 @@ class Peer_network final : public Connection_handler {
   Options const options_;
   Peer_listener& listener_;
   std::map<Member_id, Peer> peers_;
-  std::map<Connection_id, Member_id> connections_;  // 0: it has not said hello yet
+  std::map<Connection_id, Connection> connections_;
 };
 
 }  // namespace pstorage::mds::raft

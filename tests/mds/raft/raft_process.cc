@@ -27,6 +27,15 @@ void Raft_process::start() {
   registers_ = checkpoint_;
   log_ = std::make_unique<Raft_log>(disk_, random_, quiet_, options_.log);
   auto started = log_->start(registers_.applied, *this);
+  if (!started.has_value() && errc_of(started.error().code) == Errc::no_space) {
+    // Damage cannot be written down on a full disk: the process ends, and is started again.
+    host_.trace(id(), "does not start on a full disk");
+    log_.reset();
+    queue_.at(std::chrono::milliseconds(500), [this, life = life_] {
+      if (life == life_) start();
+    });
+    return;
+  }
   if (!started.has_value()) {
     checker_.fail(std::to_string(id().value) + " does not start: " + started.error().text);
     return;
