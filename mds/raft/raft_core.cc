@@ -46,9 +46,16 @@ void Raft_core::tick() {
   expire_reads();
   if (is_leader()) {
     tick_leader();
-  } else if (elapsed_ >= timeout_) {
+  } else if (elapsed_ >= timeout_ && may_campaign()) {
     elapsed_ = 0;
     start_campaign(Campaign::pre);
+  } else if (elapsed_ >= timeout_) {
+    // It may not stand itself, but its vote may be needed: without knowing, if it is a learner.
+    if (PS_MUTANT(a_learner_trusts_its_leader_for_ever)) {
+      elapsed_ = 0;
+      return;
+    }
+    leader_ = {};
   }
 }
 

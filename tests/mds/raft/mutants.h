@@ -30,6 +30,7 @@ inline std::vector<std::string> const planted = {
     "learners_count",
     "change_members_before_the_first_commit",
     "two_changes_at_once",
+    "a_learner_trusts_its_leader_for_ever",
     "snapshot_keeps_the_configuration",
     "snapshot_with_the_last_term",
     "snapshot_drops_what_is_behind_it",

@@ -36,6 +36,7 @@ std::string a_new_leader_changes_no_members_before_its_first_commit();
 std::string a_change_that_is_cut_off_is_rolled_back();
 std::string a_member_that_was_cut_off_learns_of_its_removal_and_stays_quiet();
 std::string a_learner_neither_votes_nor_counts();
+std::string a_learner_that_hears_no_leader_helps_to_elect_one();
 std::string a_snapshot_carries_the_members();
 std::string a_deposed_leader_answers_no_read();
 

@@ -78,6 +78,31 @@ std::string a_learner_neither_votes_nor_counts() {
       "a learner counts, or cannot be promoted");
 }
 
+std::string a_learner_that_hears_no_leader_helps_to_elect_one() {
+  Lab lab(3);
+  lab.elect(1);
+  lab.add(4);
+  bool const is_added = lab.core(1).change(add(4)).has_value();
+  lab.turn(1);
+  lab.run(5);
+  // 4 is promoted with the votes of 1, 2 and 3, does not hear of it, and is needed when 1 is gone.
+  lab.cut(1, 4);
+  bool const is_promoted = lab.core(1).change(promote(4)).has_value();
+  lab.turn(1);
+  lab.deliver_all();
+  lab.run(3);
+  bool const is_unaware = !lab.core(4).configuration().is_voter(Member_id{4});
+  lab.crash(1);
+  lab.tick(4, 50);
+  lab.forget_leaders();
+  lab.core(2).campaign();
+  lab.turn(2);
+  lab.deliver_all();
+  return lab.verdict(is_added && is_promoted && is_unaware && lab.core(2).is_leader() &&
+                         lab.core(4).leader() == Member_id{2},
+                     "a learner trusts a leader that is gone for ever");
+}
+
 std::string a_snapshot_carries_the_members() {
   Lab lab(3);
   lab.elect(1);
@@ -137,6 +162,7 @@ std::vector<Schedule> const& schedules() {
       PS_SCHEDULE(a_change_that_is_cut_off_is_rolled_back),
       PS_SCHEDULE(a_member_that_was_cut_off_learns_of_its_removal_and_stays_quiet),
       PS_SCHEDULE(a_learner_neither_votes_nor_counts),
+      PS_SCHEDULE(a_learner_that_hears_no_leader_helps_to_elect_one),
       PS_SCHEDULE(a_snapshot_carries_the_members),
       PS_SCHEDULE(a_deposed_leader_answers_no_read),
   };
