@@ -148,8 +148,12 @@ void Raft_process::turn() {
     checker_.look(*core_);
     auto ready = core_->take_ready();
     if (host_.strikes(*core_, ready)) {
-      // In this instant: the write was given to the disk, nothing was sent.
+      // In this instant: the write was given to the disk, and perhaps what may leave has left.
       checker_.submitted(id(), ready);
+      bool const has_sent = random_.percent(50);
+      for (auto& message : ready.messages_now) {
+        if (has_sent) host_.send(message);
+      }
       if (ready.token != 0) log_->write(ready);
       log_->flush();
       return crash();

@@ -25,8 +25,10 @@ void Raft_sim::client_turn(std::size_t number) {
   client.is_busy = true;
   auto const asked = ++client.asked;
   // It gives up waiting, as a real one would, and the outcome stays unknown.
-  queue_.at(std::chrono::seconds(1), [&client, asked] {
-    if (client.asked == asked) client.is_busy = false;
+  queue_.at(milliseconds(250), [&client, asked] {
+    if (client.asked != asked || !client.is_busy) return;
+    client.is_busy = false;
+    client.target = {};
   });
   auto const key = static_cast<unsigned>(random_.below(keys_max));
   if (is_read) {

@@ -36,6 +36,7 @@ void Raft_sim::nemesis() {
   if (is_calm_) return;
   queue_.at(random_.between(milliseconds(50), milliseconds(400)), [this] { nemesis(); });
   if (plan_.has_changes && random_.percent(40)) change_members();
+  if (plan_.has_changes && random_.percent(10)) change_members();  // both at once
   if (!random_.percent(plan_.fault_percent)) return;
   auto* const process = random_.percent(40) && leader() != nullptr ? leader() : any_up();
   if (process == nullptr) return;
@@ -98,7 +99,7 @@ void Raft_sim::fill_disk(Raft_process& process) {
 /// The process is not scheduled: what arrives meanwhile finds it as it was, all at once.
 void Raft_sim::pause(Member_id id) {
   trace(id, "pauses");
-  paused_[id] = queue_.now() + random_.between(milliseconds(50), milliseconds(900));
+  paused_[id] = queue_.now() + random_.between(milliseconds(50), milliseconds(1500));
 }
 
 bool Raft_sim::is_paused(Member_id id, Duration& left) const {
