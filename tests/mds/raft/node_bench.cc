@@ -6,8 +6,9 @@
 
 namespace pstorage::mds::raft {
 
-Node_host::Node_host(sim::Sim_world& world, std::uint64_t id, Configuration first)
+Node_host::Node_host(sim::Sim_world& world, Ledger& ledger, std::uint64_t id, Configuration first)
     : world_(world),
+      ledger_(ledger),
       host_(world.add_node("mds" + std::to_string(id), Role::mds, Host_id{id})),
       disk_(host_, world.random()) {
   options.cluster_uuid = "uuid-1";
@@ -52,6 +53,8 @@ void Node_host::on_committed(std::vector<Committed_entry> entries) {
   for (auto& entry : entries) {
     if (entry.index != state.applied + 1) failure_text = "entries out of order";
     state.applied = entry.index;
+    auto const [known, is_new] = ledger_.words.try_emplace(entry.index, entry.bytes);
+    if (known->second != entry.bytes) ledger_.fault = "two words at one index";
     if (!entry.bytes.empty()) state.words.push_back(std::move(entry.bytes));
   }
 }
@@ -106,12 +109,12 @@ Node_bench::Node_bench(std::size_t voters, std::uint64_t seed) : world_(seed, {}
     first.add({Member_id{id}, Member_kind::voter, address_of(id)});
   }
   for (std::uint64_t id = 1; id <= voters; ++id) {
-    hosts_[id] = std::make_unique<Node_host>(world_, id, first);
+    hosts_[id] = std::make_unique<Node_host>(world_, ledger_, id, first);
   }
 }
 
 Node_host& Node_bench::add(std::uint64_t id) {
-  hosts_[id] = std::make_unique<Node_host>(world_, id, Configuration{});
+  hosts_[id] = std::make_unique<Node_host>(world_, ledger_, id, Configuration{});
   return *hosts_[id];
 }
 
@@ -140,6 +143,13 @@ bool Node_bench::commit(std::string const& word) {
   return run_until([&] {
     auto const& words = host(first).state.words;
     return std::find(words.begin(), words.end(), word) != words.end();
+  });
+}
+
+bool Node_bench::agree() {
+  auto const last = ledger_.words.empty() ? 0 : ledger_.words.rbegin()->first;
+  return std::all_of(hosts_.begin(), hosts_.end(), [last](auto const& item) {
+    return !item.second->is_up() || item.second->state.applied == last;
   });
 }
 

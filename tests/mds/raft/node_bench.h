@@ -18,13 +18,19 @@ struct Words_state {
   std::vector<std::string> words;
 };
 
+/// What any member has ever handed out.
+struct Ledger {
+  std::map<std::uint64_t, std::string> words;  // by index
+  std::string fault;
+};
+
 /// A metadata server with nothing but its log.
 class Node_host final : public Log_listener,
                         public Ticker,
                         public Turn_hook,
                         public Snapshot_source {
  public:
-  Node_host(sim::Sim_world& world, std::uint64_t id, Configuration first);
+  Node_host(sim::Sim_world& world, Ledger& ledger, std::uint64_t id, Configuration first);
   ~Node_host() override;
 
   /// Empty, or why not.
@@ -59,6 +65,7 @@ class Node_host final : public Log_listener,
   Outcome<void> load_state();
 
   sim::Sim_world& world_;
+  Ledger& ledger_;
   Quiet_log log_;
   sim::Sim_node& host_;
   sim::Sim_disk disk_;
@@ -94,9 +101,13 @@ class Node_bench {
   /// Proposes at the leader; true once it has handed the word out.
   bool commit(std::string const& word);
   bool all_have(std::vector<std::string> const& words);
+  /// Do all that are up have the same, and everything in the ledger?
+  bool agree();
+  Ledger const& ledger() const { return ledger_; }
 
  private:
   sim::Sim_world world_;
+  Ledger ledger_;
   std::map<std::uint64_t, std::unique_ptr<Node_host>> hosts_;
 };
 
