@@ -27,5 +27,6 @@ forbid core/env 'boost/asio|thread>|sys/|unistd'
 forbid mds/state "$impure"
 forbid mds/planner "$impure"
 forbid mds/log "$impure"
+forbid mds/raft "$impure"
 forbid cs/replica "$impure"
 exit "$found"

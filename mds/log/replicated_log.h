@@ -1,5 +1,5 @@
-// The log that every change of the metadata goes through. One member: Single_log. With several
-// members the Raft core takes its place behind this very interface.
+// The log that every change of the metadata goes through. One member: Single_log; any number:
+// raft/raft_node.h.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,7 @@ namespace pstorage::mds {
 /// An entry that is durable on a majority (here: on our disk) and will never change.
 struct Committed_entry {
   std::uint64_t index = 0;  // from 1, without gaps
-  std::string bytes;
+  std::string bytes;        // empty: of the log itself; only `index` counts
 };
 
 /// Hears of the log's progress; called on the owner's loop.
@@ -26,6 +26,10 @@ class Log_listener {
   /// The disk has failed a write or a sync: nothing is known about what was proposed since, and
   /// nothing more will be committed. The process must end.
   virtual void on_log_failed(Failure const& why) = 0;
+  /// This member leads from now on and has handed out everything of earlier leaders; or it leads no
+  /// more, and nothing is known about what was proposed and not yet handed out: indexes may be
+  /// given to entries of others. Called before any entry is handed out under the new state.
+  virtual void on_leadership(bool /*leads*/) {}
 };
 
 /// Called with the index that must have been applied before the state may be read.
@@ -52,6 +56,8 @@ class Replicated_log {
   /// Entries below `index` are not needed any more: their effects are durable elsewhere.
   virtual void cut(std::uint64_t index) = 0;
   virtual bool is_leader() const = 0;
+  /// Where the leader listens for other metadata servers; empty: unknown, or it is this one.
+  virtual std::string leader_address() const { return {}; }
   virtual std::uint64_t term() const = 0;
   /// Highest committed index; 0 = none yet.
   virtual std::uint64_t committed() const = 0;
