@@ -48,13 +48,15 @@ void Metadata_server::set_cs_state(Cs_id cs, Cs_memory& memory, char const* stat
 }
 
 void Metadata_server::watch_servers(Time_point now) {
-  auto const offline_after =
-      std::chrono::milliseconds(setting_number(state_->database(), "mds.wd.offline_tout"));
   for (auto& [cs, memory] : tables_.servers) {
     if (memory.state == "active" && now - memory.last_heartbeat > options_.cs_timeout) {
       set_cs_state(cs, memory, "inactive", "no heartbeat for " + seconds_text(options_.cs_timeout));
-    } else if (memory.state == "inactive" && now - memory.away_since > offline_after) {
-      set_cs_state(cs, memory, "offline", "away for " + seconds_text(offline_after));
+    } else if (memory.state == "inactive") {
+      // Asked for only now: at each tick the question was most of an idle server's CPU.
+      auto const offline_after =
+          std::chrono::milliseconds(setting_number(state_->database(), "mds.wd.offline_tout"));
+      if (now - memory.away_since > offline_after)
+        set_cs_state(cs, memory, "offline", "away for " + seconds_text(offline_after));
     }
     if (memory.connection && now - memory.last_pushed > options_.push_interval) {
       memory.last_pushed = now;
