@@ -130,10 +130,11 @@ std::uint64_t Node_bench::leader() {
 }
 
 void Node_bench::isolate(std::uint64_t id) {
+  Time_point const until = world_.now() + std::chrono::hours(1);  // or heal()
   for (auto& [other, host] : hosts_) {
     if (other == id) continue;
-    world_.cut(host->host(), hosts_.at(id)->host());
-    world_.cut(hosts_.at(id)->host(), host->host());
+    world_.cut(host->host(), hosts_.at(id)->host(), until);
+    world_.cut(hosts_.at(id)->host(), host->host(), until);
   }
 }
 
