@@ -16,7 +16,7 @@ constexpr std::uint32_t format_version = 1;
 constexpr std::uint64_t data_alignment = 64u << 10;
 // Present in every stored table entry, so that none of them is all zeros.
 constexpr std::uint32_t entry_present = 1u << 31;
-constexpr std::uint32_t known_flags = block_hole | block_corrupt;
+constexpr std::uint32_t known_flags = block_hole | block_corrupt | block_torn;
 
 enum Chunk_flag : std::uint32_t { chunk_unclean = 1, chunk_syncing = 2 };
 

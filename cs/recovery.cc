@@ -245,7 +245,7 @@ void Recovery::replay_large(Chunk& chunk, std::uint32_t block, Lsn lsn, Block_re
   }
   ++torn_;
   Block_record torn = record;
-  torn.flags = block_corrupt;
+  torn.flags = block_corrupt | block_torn;
   store_.stage_data(chunk, block, lsn, torn, {}, {}, Staged_kind::torn);
 }
 

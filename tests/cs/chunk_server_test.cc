@@ -239,7 +239,19 @@ TEST(Chunk_server, A_failing_disk_answers_read_only_and_reads_go_on) {
   EXPECT_EQ(world.flush(one), Errc::io_error);
 }
 
-TEST(Chunk_server, Torn_blocks_can_be_accepted_as_they_are) {
+proto::Cs_request accept_torn(std::uint32_t epoch, std::uint32_t block, Stamp stamp) {
+  proto::Cs_request request;
+  auto& torn = *request.mutable_accept_torn();
+  torn.set_chunk(Server_world::chunk.value);
+  torn.set_file(7);
+  torn.set_epoch(epoch);
+  torn.set_version(1);
+  torn.add_blocks(block);
+  torn.set_stamp(stamp.value);
+  return request;
+}
+
+TEST(Chunk_server, A_rotten_block_is_never_accepted_as_it_is) {
   Server_world world;
   world.open(1, 1);
   EXPECT_EQ(world.write(at(one, 1), 1, 5, 1), Errc::ok);
@@ -250,22 +262,38 @@ TEST(Chunk_server, Torn_blocks_can_be_accepted_as_they_are) {
                             data_offset(test_chunk_size) + 5 * block_bytes + 9, 2);
   world.nodes[0]->start();
   world.reconnect();
-  world.open(2, 2);
-  EXPECT_EQ(world.read(two, 2, 5, 1).header.status, Errc::corrupt);
-  proto::Cs_request request;
-  auto& torn = *request.mutable_accept_torn();
-  torn.set_chunk(Server_world::chunk.value);
-  torn.set_file(7);
-  torn.set_epoch(2);
-  torn.set_version(2);
-  torn.add_blocks(5);
-  torn.set_stamp(at(one, 2).value);
-  EXPECT_EQ(world.control(request).status(), 0u);
-  Message const read = world.read(two, 2, 5, 1);
-  EXPECT_EQ(read.header.status, Errc::ok);
-  EXPECT_EQ(load_le<std::uint32_t>(read.meta.data()), crc32c(read.data.bytes()));
-  torn.set_blocks(0, 256);
-  EXPECT_EQ(world.control(request).status(), static_cast<unsigned>(Errc::bad_request));
+  world.open(2, 1);
+  EXPECT_EQ(world.read(two, 1, 5, 1).header.status, Errc::corrupt);
+  EXPECT_EQ(world.control(accept_torn(2, 5, at(one, 1))).status(),
+            static_cast<unsigned>(Errc::corrupt));
+  EXPECT_EQ(world.read(two, 1, 5, 1).header.status, Errc::corrupt);
+  EXPECT_EQ(world.control(accept_torn(2, 256, at(one, 1))).status(),
+            static_cast<unsigned>(Errc::bad_request));
+}
+
+TEST(Chunk_server, Blocks_torn_by_a_power_failure_can_be_accepted_as_they_are) {
+  Server_world world;
+  std::uint32_t accepted = 0;
+  for (std::uint32_t epoch = 1; epoch < 60 && accepted == 0; ++epoch) {
+    world.open(epoch, 1);
+    EXPECT_EQ(world.write(Stamp::of({epoch}, 1), 1, 0, 40), Errc::ok);
+    EXPECT_EQ(world.flush({epoch}), Errc::ok);
+    EXPECT_EQ(world.write(Stamp::of({epoch}, 2), 1, 0, 40), Errc::ok);
+    world.nodes[0]->die(true);
+    world.nodes[0]->start();
+    world.reconnect();
+    world.open(++epoch, 1);
+    for (std::uint32_t block = 0; block < 40; ++block) {
+      if (world.read({epoch}, 1, block, 1).header.status != Errc::corrupt) continue;
+      Stamp const stamp = Stamp::of({epoch - 1}, 2);
+      EXPECT_EQ(world.control(accept_torn(epoch, block, stamp)).status(), 0u);
+      Message const read = world.read({epoch}, 1, block, 1);
+      EXPECT_EQ(read.header.status, Errc::ok);
+      EXPECT_EQ(load_le<std::uint32_t>(read.meta.data()), crc32c(read.data.bytes()));
+      ++accepted;
+    }
+  }
+  EXPECT_GT(accepted, 0u) << "nothing was ever torn";
 }
 
 }  // namespace
