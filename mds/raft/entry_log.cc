@@ -38,7 +38,8 @@ std::vector<Log_entry> Entry_log::slice(std::uint64_t from, std::uint64_t to,
 std::uint64_t Entry_log::agree_at(std::uint64_t index, std::uint64_t term) const {
   index = std::min(index, last_index());
   while (index > base_.index && at(index).term > term) --index;
-  return index;
+  bool const is_below_base = index == base_.index && base_.term > term;
+  return is_below_base && !PS_MUTANT(logs_agree_where_they_begin) ? index - 1 : index;
 }
 
 void Entry_log::append(Log_entry entry) {

@@ -22,7 +22,8 @@ class Entry_log {
   Log_entry const& at(std::uint64_t index) const;
   /// Entries [from, to], at least one, then as many as fit `bytes_max`.
   std::vector<Log_entry> slice(std::uint64_t from, std::uint64_t to, std::size_t bytes_max) const;
-  /// The highest index up to `index` whose term is not above `term`: where two logs may agree.
+  /// The highest index up to `index` whose term is not above `term`: where two logs may agree. May
+  /// be below base_index: then this log does not reach back far enough.
   std::uint64_t agree_at(std::uint64_t index, std::uint64_t term) const;
 
   void append(Log_entry entry);

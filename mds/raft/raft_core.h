@@ -144,6 +144,7 @@ class Raft_core {
   void send_append(Member_id to, Progress& progress);
   void on_append_reply(Raft_message const& message);
   void on_rejected(Progress& progress, Raft_message const& message);
+  static void probe_at(Progress& progress, std::uint64_t next);
   void maybe_commit();
   void sync_progress();
   void send_heartbeats();

@@ -71,7 +71,9 @@ void Raft_log::queue(Ready const& ready) {
 }
 
 void Raft_log::flush() {
-  if (is_syncing_ || has_failed_ || items_.empty() || !write_batch()) return;
+  if (has_failed_) return;
+  chain_.prepare_next();
+  if (is_syncing_ || items_.empty() || !make_room() || !write_batch()) return;
   is_syncing_ = true;
   if (PS_MUTANT(report_before_the_sync)) {
     auto const token = std::exchange(batch_token_, 0);
@@ -82,7 +84,11 @@ void Raft_log::flush() {
 
 Outcome<void> Raft_log::flush_blocking() {
   while (!items_.empty()) {
-    if (!write_batch()) return failure(Errc::no_space, "no space for the metadata log");
+    if (!is_room_for(items_.front())) {
+      PS_CHECK(chain_.extend());
+      begin_segment();
+    }
+    if (!write_batch()) return failure(Errc::io_error, "cannot write the metadata log");
     auto const synced = chain_.file().sync();
     if (!synced.has_value()) {
       return failure(synced.error(), "cannot sync the metadata log: " + synced.error().message());
@@ -93,17 +99,23 @@ Outcome<void> Raft_log::flush_blocking() {
   return success();
 }
 
-/// Is there room for the oldest item? Otherwise the next segment is on its way, or the disk full.
-bool Raft_log::make_room() {
-  auto const base = payload_of(shape_.end());
-  auto const needed = raft_frame_bytes(items_.front().payload_bytes + base);
-  if (needed <= chain_.room()) return true;
+bool Raft_log::is_room_for(Item const& item) const {
+  auto const needed = raft_frame_bytes(item.payload_bytes + payload_of(shape_.end()));
   PS_ASSERT(chain_.fits_a_segment(needed));
-  chain_.prepare_next();
-  if (!chain_.has_next()) return false;
-  chain_.switch_to_next();
+  return needed <= chain_.room();
+}
+
+void Raft_log::begin_segment() {
   is_segment_new_ = true;
   segments_.push_back({.base = shape_.last_index()});
+}
+
+/// Is there room for the oldest item? Otherwise the next segment is on its way, or the disk full.
+bool Raft_log::make_room() {
+  if (is_room_for(items_.front())) return true;
+  if (!chain_.has_next()) return false;
+  chain_.switch_to_next();
+  begin_segment();
   chain_.prepare_next();
   return true;
 }
@@ -148,7 +160,6 @@ void Raft_log::merge(Raft_frame& frame, Item& item) {
 }
 
 bool Raft_log::write_batch() {
-  if (!make_room()) return false;
   auto const frame = next_frame();
   auto const written = write_frame(frame);
   if (!written.has_value()) {
@@ -198,7 +209,6 @@ std::uint64_t Raft_log::finish_batch() {
     token = items_.front().token;
     items_.pop_front();
   }
-  if (chain_.room() < options_.segment_bytes / 2) chain_.prepare_next();
   return token;
 }
 

@@ -52,7 +52,8 @@ class Raft_log {
   void write(Ready const& ready);
   /// Starts a write and its sync, if none is under way. Once a turn.
   void flush();
-  /// At start only: makes everything queued durable, blocking, and reports it from inside.
+  /// Before the first flush() only: makes everything queued durable, blocking, and reports it from
+  /// inside.
   Outcome<void> flush_blocking();
   /// Every second or so.
   void tick() { chain_.retry(); }
@@ -94,6 +95,8 @@ class Raft_log {
   Outcome<void> write_at_start(Raft_frame const& frame);
 
   void queue(Ready const& ready);
+  bool is_room_for(Item const& item) const;
+  void begin_segment();
   bool make_room();
   Raft_frame next_frame();
   void merge(Raft_frame& frame, Item& item);

@@ -59,7 +59,6 @@ Outcome<Core_state> Raft_log::start(std::uint64_t applied, Raft_log_listener& li
                            recovery.used));
     if (recovery.is_damaged) PS_CHECK(note_damage(recovery));
   }
-  chain_.prepare_next();
   return std::move(recovery.state);
 }
 

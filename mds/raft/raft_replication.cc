@@ -78,8 +78,7 @@ void Raft_core::on_rejected(Progress& progress, Raft_message const& message) {
   if (progress.state() == Progress::State::snapshot) return;
   if (message.has_lost) {
     progress.forget_match();
-    progress.probe(log_.agree_at(message.hint, message.hint_term) + 1);
-    return;
+    return probe_at(progress, log_.agree_at(message.hint, message.hint_term) + 1);
   }
   if (progress.state() == Progress::State::replicate) {
     // Something before it was lost on the way. Rejections older than `match` are late.
@@ -87,7 +86,15 @@ void Raft_core::on_rejected(Progress& progress, Raft_message const& message) {
     return;
   }
   if (message.index + 1 != progress.next()) return;  // of an earlier probe
-  progress.probe(log_.agree_at(std::min(message.hint, message.index), message.hint_term) + 1);
+  auto const hint = std::min(message.hint, message.index);
+  probe_at(progress, log_.agree_at(hint, message.hint_term) + 1);
+}
+
+void Raft_core::probe_at(Progress& progress, std::uint64_t next) {
+  bool const is_nearer = next < progress.next();
+  progress.probe(next);
+  // Without that the two would send each other the same messages as fast as they can.
+  if (!is_nearer) progress.wait();
 }
 
 void Raft_core::maybe_commit() {

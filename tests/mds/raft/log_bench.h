@@ -26,6 +26,7 @@ class Log_bench final : public Raft_log_listener {
     error = started.has_value() ? "" : started.error().text;
     state = started.has_value() ? std::move(started).value() : Core_state{};
     next_token_ = persisted = 0;
+    if (error.empty()) log->flush();  // prepares the next segment
     return error.empty();
   }
   static Configuration three() {

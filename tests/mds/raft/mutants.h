@@ -34,6 +34,7 @@ inline std::vector<std::string> const planted = {
     "snapshot_keeps_the_configuration",
     "snapshot_with_the_last_term",
     "snapshot_drops_what_is_behind_it",
+    "logs_agree_where_they_begin",
     "read_without_a_quorum",
     "read_before_the_first_commit",
     "an_old_heartbeat_confirms_a_read",

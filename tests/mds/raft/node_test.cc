@@ -52,6 +52,19 @@ TEST_F(Raft_nodes, One_voter_finds_its_entries_again) {
   EXPECT_EQ(host(1).failure_text, "");
 }
 
+TEST_F(Raft_nodes, One_voter_starts_wherever_its_segment_ends) {
+  start(1);
+  Words words;
+  for (int i = 0; i < 40; ++i) {  // a segment takes 15 frames, a start two
+    words.push_back("word" + std::to_string(i));
+    ASSERT_TRUE(bench_->commit(words.back()));
+    host(1).crash();
+    ASSERT_EQ(host(1).start(), "");
+    ASSERT_TRUE(host(1).node().is_leader());
+  }
+  EXPECT_EQ(host(1).state.words, words);
+}
+
 TEST_F(Raft_nodes, Three_hand_out_the_same_and_name_the_leader) {
   start(3);
   ASSERT_TRUE(bench_->commit("a"));

@@ -147,6 +147,9 @@ void Raft_sim::heal_and_check() {
                   std::to_string(core.configuration().voters()) +
                   (core.configuration().is_voter(id) ? "" : ", not one of them") +
                   (core.is_damaged() ? ", damaged" : ""));
+    for (auto const& [other, progress] : core.progress()) {
+      trace(id, "knows of member " + std::to_string(other.value) + describe(core, other));
+    }
   }
   if (!is_done && acknowledged_ <= before + 3) checker_.fail("no progress after healing");
   if (!is_done) checker_.fail("no convergence after healing: " + laggard());

@@ -28,6 +28,7 @@ std::string a_write_that_was_voided_under_way_does_not_count();
 std::string a_follower_commits_only_what_it_has_verified();
 std::string a_snapshot_that_ends_in_a_later_term_is_installed();
 std::string a_snapshot_keeps_acknowledged_entries_behind_it();
+std::string a_member_that_conflicts_where_the_log_begins_gets_a_snapshot();
 // schedules_disk.cc
 std::string a_segment_is_removed_only_when_the_next_one_has_its_base();
 std::string damage_in_the_middle_is_remembered();

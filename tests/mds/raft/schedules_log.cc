@@ -165,6 +165,33 @@ std::string a_snapshot_that_ends_in_a_later_term_is_installed() {
       "3 did not go on behind the snapshot");
 }
 
+std::string a_member_that_conflicts_where_the_log_begins_gets_a_snapshot() {
+  Lab lab(3);
+  lab.elect(3);
+  lab.run(2);
+  lab.isolate(3);
+  lab.propose(3, "lost");  // index 2 of term 1, on 3 alone
+  lab.elect(1);            // index 2 of term 2
+  lab.propose(1, "a");
+  lab.deliver_all();
+  lab.run(2);
+  lab.core(2).cut(2);
+  lab.crash(1);
+  lab.restart(1);
+  bool const is_elected = lab.elect(2);
+  lab.heal();
+  bool is_quiet = true;
+  for (int i = 0; i < 40; ++i) {
+    lab.tick(2);
+    is_quiet = is_quiet && lab.deliver_all();
+  }
+  bool const is_needed = lab.needs_snapshot(3);
+  lab.install(3, lab.snapshot_of(2), 2, lab.core(2).term());
+  lab.run(3);
+  return lab.verdict(is_elected && is_quiet && is_needed && lab.commands(3) == lab.commands(2),
+                     "a leader asks for ever where the logs agree");
+}
+
 std::string a_snapshot_keeps_acknowledged_entries_behind_it() {
   Lab lab(3);
   lab.elect(1);

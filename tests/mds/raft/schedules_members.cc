@@ -156,6 +156,7 @@ std::vector<Schedule> const& schedules() {
       PS_SCHEDULE(a_follower_commits_only_what_it_has_verified),
       PS_SCHEDULE(a_snapshot_that_ends_in_a_later_term_is_installed),
       PS_SCHEDULE(a_snapshot_keeps_acknowledged_entries_behind_it),
+      PS_SCHEDULE(a_member_that_conflicts_where_the_log_begins_gets_a_snapshot),
       PS_SCHEDULE(a_segment_is_removed_only_when_the_next_one_has_its_base),
       PS_SCHEDULE(damage_in_the_middle_is_remembered),
       PS_SCHEDULE(a_new_leader_changes_no_members_before_its_first_commit),
