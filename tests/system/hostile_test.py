@@ -227,6 +227,7 @@ def a_full_disk_below_everything_loses_nothing_and_says_so():
             handle = one.connect("v")
             handle.pwrite(block_content(1, 1), BLOCK)
             handle.flush()
+            time.sleep(5)  # until it has left the journal: in its chunk file it has its blocks
             filler = os.path.join(disk, "filler")
             fill(filler)
             time.sleep(2)  # the metadata server looks once a second
