@@ -181,7 +181,8 @@ def a_full_chunk_server_refuses_and_recovers():
             handle.flush()
             handle.pwrite(block_content(3, 7), 3 * BLOCK)  # overwrites still work
             handle.flush()
-            handle.trim(64 << 20, 64 << 20)
+            # Room for a whole new chunk above the reserve, wherever the writes have ended.
+            handle.trim(192 << 20, 64 << 20)
             handle.flush()
             for _ in range(50):
                 try:
