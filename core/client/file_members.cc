@@ -25,11 +25,9 @@ void File_volume::send_allocations() {
         auto const token = alive.lock();
         if (token == nullptr || !*token || dead_ != Errc::ok) return;
         if (answer.has_error()) {
-          Errc const why = errc_of(answer.error().code);
-          if (why == Errc::stale_epoch || why == Errc::session_expired)
-            return lose_lease(answer.error().text);
+          if (lost_with(answer.error())) return;
           host_.log().warn("no new chunk", {{"file", path_}, {"reason", answer.error().text}});
-          for (Chunk_io* chunk : asked) chunk->allocation_failed(why);
+          for (Chunk_io* chunk : asked) chunk->allocation_failed(errc_of(answer.error().code));
           return end_of_event();
         }
         proto::File_map const& map = answer.value().map();
@@ -74,9 +72,7 @@ void File_volume::send_reports() {
           auto const token = alive.lock();
           if (token == nullptr || !*token || dead_ != Errc::ok) return;
           if (answer.has_error()) {
-            Errc const code = errc_of(answer.error().code);
-            if (code == Errc::stale_epoch || code == Errc::session_expired)
-              return lose_lease(answer.error().text);
+            if (lost_with(answer.error())) return;
             for (Chunk_io* chunk : asked) chunk->report_failed();
             return end_of_event();
           }
@@ -142,6 +138,13 @@ void File_volume::on_tick() {
 }
 
 void File_volume::lease_lost() { lose_lease("a chunk server knows a newer writer"); }
+
+bool File_volume::lost_with(Failure const& refused) {
+  Errc const why = errc_of(refused.code);
+  if (why != Errc::stale_epoch && why != Errc::session_expired) return false;
+  lose_lease(refused.text);
+  return true;
+}
 
 void File_volume::lose_lease(std::string const& why) {
   if (dead_ != Errc::ok) return;

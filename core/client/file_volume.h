@@ -69,6 +69,8 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void adopt_map(proto::File_map const& map);
   void set_size(std::uint64_t size) { size_ = size; }
   void on_tick();
+  /// Has the MDS refused a command because the lease is gone? Then so is this volume.
+  bool lost_with(Failure const& refused);
   void lose_lease(std::string const& why);
 
  private:

@@ -146,6 +146,25 @@ def cluster(**options):
         one.down()
 
 
+@contextlib.contextmanager
+def own_disk(kind="ext4", megabytes=700):
+    """A file system of its own in a loop-mounted file: yields (image, mount point)."""
+    with tempfile.TemporaryDirectory(prefix="pstorage-disk-") as directory:
+        image = os.path.join(directory, "disk.img")
+        with open(image, "wb") as file:
+            file.truncate(megabytes << 20)
+        run("mkfs." + kind, *(["-q", "-F", "-m", "0"] if kind == "ext4" else ["-q", "-f"]), image)
+        mount_point = os.path.join(directory, "disk")
+        os.mkdir(mount_point)
+        code, output = run("mount", "-o", "loop", image, mount_point, ok=False)
+        if code != 0:
+            skip(f"cannot mount a loop device here: {output.strip()}")
+        try:
+            yield image, mount_point
+        finally:
+            subprocess.run(["umount", "--lazy", mount_point], check=False)
+
+
 def block_content(number, version):
     """4096 bytes that tell which block and which write they are."""
     head = number.to_bytes(8, "little") + version.to_bytes(8, "little")

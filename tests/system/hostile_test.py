@@ -12,8 +12,8 @@ import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import (BLOCK, Cluster, Writer, block_content, check, cluster, main,  # noqa: E402
-                     run, skip, verify_exact)
+from harness import (BLOCK, Writer, block_content, check, cluster, main, own_disk,  # noqa: E402
+                     run, verify_exact)
 
 
 def one_line(code, text, *words):
@@ -144,66 +144,40 @@ def bad_commands_are_refused_and_leave_nothing_behind():
               f"a refused make-cs left a chunk server behind: {services}")
 
 
-def small_file_system(directory, name, megabytes):
-    image = os.path.join(directory, name + ".img")
-    with open(image, "wb") as file:
-        file.truncate(megabytes << 20)
-    run("mkfs.ext4", "-q", "-F", "-m", "0", image)
-    mount_point = os.path.join(directory, name)
-    os.mkdir(mount_point)
-    code, output = run("mount", "-o", "loop", image, mount_point, ok=False)
-    if code != 0:
-        skip(f"cannot mount a loop device here: {output.strip()}")
-    return mount_point
-
-
 def a_full_chunk_server_refuses_and_recovers():
-    with tempfile.TemporaryDirectory(prefix="pstorage-full-") as directory:
-        disk = small_file_system(directory, "disk", 700)
-        one = None
-        try:
-            one = Cluster(cs=1, replicas="1:1", directory=disk, extra=("--journal-mb", "64"))
-            one.volume("v", "1G")
-            import nbd
-            handle = one.connect("v")
-            written = 0
-            failure = None
-            while failure is None and written < 1 << 30:
-                try:
-                    handle.pwrite(os.urandom(1 << 20), written)
-                    written += 1 << 20
-                    if written % (64 << 20) == 0:
-                        handle.flush()
-                except nbd.Error as error:
-                    failure = error
-            check(failure is not None and failure.errnum == 28,
-                  f"not ENOSPC but {failure} after {written} bytes")
-            handle.flush()
-            handle.pwrite(block_content(3, 7), 3 * BLOCK)  # overwrites still work
-            handle.flush()
-            # Room for a whole new chunk above the reserve, wherever the writes have ended.
-            handle.trim(192 << 20, 64 << 20)
-            handle.flush()
-            for _ in range(50):
-                try:
-                    handle.pwrite(block_content(1, 1), written + BLOCK)
-                    break
-                except nbd.Error:
-                    time.sleep(0.3)
-            else:
-                check(False, "no write succeeds although space was trimmed")
-            check(handle.pread(BLOCK, 3 * BLOCK) == block_content(3, 7), "an overwrite is lost")
-            one.pstorage("-q", "stat")
-            one.down()
-            one = None
-        except BaseException:
-            if one is not None:
-                one.logs()
-            raise
-        finally:
-            if one is not None:
-                one.down()
-            subprocess.run(["umount", "--lazy", disk], check=False)
+    with own_disk() as (_, disk), cluster(cs=1, replicas="1:1", directory=disk,
+                                          extra=("--journal-mb", "64")) as one:
+        one.volume("v", "1G")
+        import nbd
+        handle = one.connect("v")
+        written = 0
+        failure = None
+        while failure is None and written < 1 << 30:
+            try:
+                handle.pwrite(os.urandom(1 << 20), written)
+                written += 1 << 20
+                if written % (64 << 20) == 0:
+                    handle.flush()
+            except nbd.Error as error:
+                failure = error
+        check(failure is not None and failure.errnum == 28,
+              f"not ENOSPC but {failure} after {written} bytes")
+        handle.flush()
+        handle.pwrite(block_content(3, 7), 3 * BLOCK)  # overwrites still work
+        handle.flush()
+        # Room for a whole new chunk above the reserve, wherever the writes have ended.
+        handle.trim(192 << 20, 64 << 20)
+        handle.flush()
+        for _ in range(50):
+            try:
+                handle.pwrite(block_content(1, 1), written + BLOCK)
+                break
+            except nbd.Error:
+                time.sleep(0.3)
+        else:
+            check(False, "no write succeeds although space was trimmed")
+        check(handle.pread(BLOCK, 3 * BLOCK) == block_content(3, 7), "an overwrite is lost")
+        one.pstorage("-q", "stat")
 
 
 def fill(path):
@@ -219,64 +193,46 @@ def fill(path):
 
 
 def a_full_disk_below_everything_loses_nothing_and_says_so():
-    with tempfile.TemporaryDirectory(prefix="pstorage-full-") as directory:
-        disk = small_file_system(directory, "disk", 700)
-        one = None
-        try:
-            one = Cluster(cs=1, replicas="1:1", directory=disk, extra=("--journal-mb", "64"))
-            one.volume("v", "64M")
-            handle = one.connect("v")
-            handle.pwrite(block_content(1, 1), BLOCK)
-            handle.flush()
-            time.sleep(5)  # until it has left the journal: in its chunk file it has its blocks
-            filler = os.path.join(disk, "filler")
-            fill(filler)
-            time.sleep(2)  # the metadata server looks once a second
-            one_line(*run("pstorage", "-q", "volume", "create", "w", "-s", "64M", ok=False,
-                          env=one.environment), "disk", "full")
-            handle.pwrite(block_content(1, 2), BLOCK)  # overwrites need no room
-            handle.flush()
-            check(handle.pread(BLOCK, BLOCK) == block_content(1, 2), "an overwrite is lost")
-            os.remove(filler)
-            time.sleep(2)
-            one.volume("w", "64M")
-            check(one.connect("v").pread(BLOCK, BLOCK) == block_content(1, 2), "data is lost")
-            one.down()
-            one = None
-        except BaseException:
-            if one is not None:
-                one.logs()
-            raise
-        finally:
-            if one is not None:
-                one.down()
-            subprocess.run(["umount", "--lazy", disk], check=False)
+    with own_disk() as (_, disk), cluster(cs=1, replicas="1:1", directory=disk,
+                                          extra=("--journal-mb", "64")) as one:
+        one.volume("v", "64M")
+        handle = one.connect("v")
+        handle.pwrite(block_content(1, 1), BLOCK)
+        handle.flush()
+        time.sleep(5)  # until it has left the journal: in its chunk file it has its blocks
+        filler = os.path.join(disk, "filler")
+        fill(filler)
+        time.sleep(2)  # the metadata server looks once a second
+        one_line(*run("pstorage", "-q", "volume", "create", "w", "-s", "64M", ok=False,
+                      env=one.environment), "disk", "full")
+        handle.pwrite(block_content(1, 2), BLOCK)  # overwrites need no room
+        handle.flush()
+        check(handle.pread(BLOCK, BLOCK) == block_content(1, 2), "an overwrite is lost")
+        os.remove(filler)
+        time.sleep(2)
+        one.volume("w", "64M")
+        check(one.connect("v").pread(BLOCK, BLOCK) == block_content(1, 2), "data is lost")
 
 
 def unusable_directories_and_journals_are_refused_in_one_line():
-    with cluster(cs=1, replicas="1:1") as one, \
-            tempfile.TemporaryDirectory(prefix="pstorage-ro-") as directory:
-        disk = small_file_system(directory, "disk", 64)
-        try:
-            def make_cs(*arguments):
-                return run("pstorage", "-q", "make-cs", *arguments, ok=False, env=one.environment)
+    with own_disk(megabytes=64) as (image, disk), cluster(cs=1, replicas="1:1") as one:
+        def make_cs(*arguments):
+            return run("pstorage", "-q", "make-cs", *arguments, ok=False, env=one.environment)
 
-            target = os.path.join(directory, "cs")
-            journal = os.path.join(disk, "journal")
-            one_line(*make_cs("-r", target, "-j", journal, "-s", "4096"), disk, "free")
-            check(not os.path.exists(journal), "a journal that does not fit was left behind")
-            check(not os.path.exists(target) or not os.listdir(target),
-                  "a refused make-cs left files behind")
-            run("mount", "-o", "remount,ro", disk)
-            one_line(*make_cs("-r", os.path.join(disk, "cs")), "read-only")
-            one_line(*run("pstorage", "-q", "-c", "other", "make-mds", "-I", "-P", "-a",
-                          "127.0.0.1", "-r", os.path.join(disk, "mds"), ok=False,
-                          env=one.environment, input="secret\n"), "read-only")
-            services = json.loads(one.pstorage("-q", "list-services", "--json"))
-            check(len([s for s in services["services"] if s["kind"] == "CS"]) == 1,
-                  f"a refused make-cs left a chunk server behind: {services}")
-        finally:
-            subprocess.run(["umount", "--lazy", disk], check=False)
+        target = os.path.join(os.path.dirname(image), "cs")
+        journal = os.path.join(disk, "journal")
+        one_line(*make_cs("-r", target, "-j", journal, "-s", "4096"), disk, "free")
+        check(not os.path.exists(journal), "a journal that does not fit was left behind")
+        check(not os.path.exists(target) or not os.listdir(target),
+              "a refused make-cs left files behind")
+        run("mount", "-o", "remount,ro", disk)
+        one_line(*make_cs("-r", os.path.join(disk, "cs")), "read-only")
+        one_line(*run("pstorage", "-q", "-c", "other", "make-mds", "-I", "-P", "-a",
+                      "127.0.0.1", "-r", os.path.join(disk, "mds"), ok=False,
+                      env=one.environment, input="secret\n"), "read-only")
+        services = json.loads(one.pstorage("-q", "list-services", "--json"))
+        check(len([s for s in services["services"] if s["kind"] == "CS"]) == 1,
+              f"a refused make-cs left a chunk server behind: {services}")
 
 
 def no_secret_is_in_an_argument_list_or_a_log():

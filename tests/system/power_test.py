@@ -5,21 +5,24 @@ covers is there afterwards."""
 import contextlib
 import os
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import (Cluster, Writer, check, cluster, main, run, skip,  # noqa: E402
+from harness import (Writer, check, cluster, main, own_disk, run,  # noqa: E402
                      verify_after_power_loss, verify_exact)
 
 DAEMONS = ("nbd", "cs1", "cs2", "cs3", "mds1")
 
 
-def kill_everything(one):
-    for name in DAEMONS:
-        os.kill(one.pid(name), signal.SIGKILL)
+def pids_of_everything(one):
+    return [one.pid(name) for name in DAEMONS]
+
+
+def kill_everything(pids):
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):  # it may have given up
+            os.kill(pid, signal.SIGKILL)
 
 
 def start_everything(one):
@@ -34,7 +37,7 @@ def kill_of_every_process_loses_nothing():
         writers[0].start()
         for _ in range(2):
             time.sleep(3)
-            kill_everything(one)
+            kill_everything(pids_of_everything(one))
             writer = writers[-1]
             writer.join(30)
             check(writer.error is not None, "the writer did not notice")
@@ -61,60 +64,31 @@ def zero_all(one):
     handle.flush()
 
 
-def make_file_system(kind, directory):
-    image = os.path.join(directory, "disk.img")
-    with open(image, "wb") as file:
-        file.truncate(2 << 30)
-    run("mkfs." + kind, *(["-q", "-F"] if kind == "ext4" else ["-q", "-f"]), image)
-    mount_point = os.path.join(directory, "disk")
-    os.mkdir(mount_point)
-    code, output = run("mount", "-o", "loop", image, mount_point, ok=False)
-    if code != 0:
-        os.remove(image)
-        skip(f"cannot mount a loop device here: {output.strip()}")
-    return image, mount_point
-
-
 def shutdown_cycles(kind, cycles=2):
-    with tempfile.TemporaryDirectory(prefix="pstorage-power-") as directory:
-        image, disk = make_file_system(kind, directory)
-        one = None
-        try:
-            one = Cluster(cs=3, replicas="3:2", directory=disk, extra=("--journal-mb", "64"))
-            one.volume("v", "64M")
-            for cycle in range(cycles):
-                run("sync", "-f", disk)  # the devcluster's own notes; the daemons sync theirs
-                writer = Writer(one, "v", 1024, flush_every=16 << cycle, seed=cycle + 1)
-                writer.start()
-                time.sleep(3)
-                pids = [one.pid(name) for name in DAEMONS]  # nothing can be read afterwards
-                run("xfs_io", "-x", "-c", "shutdown", disk)
-                time.sleep(0.3)
-                for pid in pids:
-                    with contextlib.suppress(ProcessLookupError):  # it may have given up
-                        os.kill(pid, signal.SIGKILL)
-                writer.join(30)
-                for _ in range(100):
-                    if run("umount", disk, ok=False)[0] == 0:
-                        break
-                    time.sleep(0.1)
-                run("mount", "-o", "loop", image, disk)
-                start_everything(one)
-                verify_after_power_loss(one.connect("v"), writer)
-                check(writer.durable, "nothing was flushed before the cut")
-                print(f"  {kind} cycle {cycle + 1}: {writer.writes} writes,"
-                      f" {len(writer.durable)} blocks flushed, all intact", flush=True)
-                zero_all(one)
-            one.down()
-            one = None
-        except BaseException:
-            if one is not None:
-                one.logs()
-            raise
-        finally:
-            if one is not None:
-                one.down()
-            subprocess.run(["umount", "--lazy", disk], check=False)
+    with own_disk(kind, 2048) as (image, disk), cluster(cs=3, replicas="3:2", directory=disk,
+                                                        extra=("--journal-mb", "64")) as one:
+        one.volume("v", "64M")
+        for cycle in range(cycles):
+            run("sync", "-f", disk)  # the devcluster's own notes; the daemons sync theirs
+            writer = Writer(one, "v", 1024, flush_every=16 << cycle, seed=cycle + 1)
+            writer.start()
+            time.sleep(3)
+            pids = pids_of_everything(one)  # nothing can be read afterwards
+            run("xfs_io", "-x", "-c", "shutdown", disk)
+            time.sleep(0.3)
+            kill_everything(pids)
+            writer.join(30)
+            for _ in range(100):
+                if run("umount", disk, ok=False)[0] == 0:
+                    break
+                time.sleep(0.1)
+            run("mount", "-o", "loop", image, disk)
+            start_everything(one)
+            verify_after_power_loss(one.connect("v"), writer)
+            check(writer.durable, "nothing was flushed before the cut")
+            print(f"  {kind} cycle {cycle + 1}: {writer.writes} writes,"
+                  f" {len(writer.durable)} blocks flushed, all intact", flush=True)
+            zero_all(one)
 
 
 def power_failure_of_all_repositories_on_ext4():
