@@ -205,6 +205,10 @@ Outcome<void> serve(Options options, cli::Daemon_start& start) {
   cluster.session.servers = std::move(servers);
   cluster.session.name = process_name();
   cluster.session.host = host;
+  cluster.session.on_servers = [name = options.cluster, &log](std::vector<Address> const& all) {
+    if (auto saved = save_bootstrap_list(name, all); !saved.has_value())
+      log->warn("cannot note the metadata servers", {{"reason", saved.error().text}});
+  };
   Service service(options, runtime, std::move(cluster));
   return service.run(addresses, start);
 }

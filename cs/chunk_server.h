@@ -29,7 +29,9 @@ struct Chunk_server_options {
   std::string host_name;
   std::string location;              // room.row.rack, "" = default
   std::vector<Address> mds_servers;  // empty: serves without an MDS (tests)
-  Store_options store;               // salt is taken from the identity
+  /// Mds_session_options::on_servers.
+  std::function<void(std::vector<Address> const&)> on_mds_servers;
+  Store_options store;  // salt is taken from the identity
   Sync_options sync;
   std::size_t queued_bytes_max = 64u << 20;     // to one client; then its reads wait
   std::size_t deferred_bytes_max = 256u << 20;  // requests waiting for room in journal and memory

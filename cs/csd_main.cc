@@ -151,13 +151,17 @@ Outcome<cs::Repository_identity> load_identity(std::string const& directory) {
 
 cs::Chunk_server_options server_options(Options const& options,
                                         cs::Repository_identity const& identity, Host_id host,
-                                        std::vector<Address> const& servers) {
+                                        std::vector<Address> const& servers, Log& log) {
   cs::Chunk_server_options made;
   made.identity = identity;
   made.host = host;
   made.host_name = cli::host_name();
   made.location = host_location();
   made.mds_servers = servers;
+  made.on_mds_servers = [cluster = identity.cluster, &log](std::vector<Address> const& all) {
+    if (auto saved = save_bootstrap_list(cluster, all); !saved.has_value())
+      log.warn("cannot note the metadata servers", {{"reason", saved.error().text}});
+  };
   made.encrypted = options.encrypt;
   return made;
 }
@@ -169,13 +173,19 @@ Outcome<void> serve(Options const& options, Log& log, cli::Daemon_start& start) 
   PS_TRY(auto const key, load_key(key_path(identity.cluster)));
   PS_TRY(auto const host, host_id(true));
   std::string const& list = options.bootstrap.empty() ? identity.bootstrap : options.bootstrap;
-  PS_TRY(auto const servers, bootstrap_list(identity.cluster, list));
+  PS_TRY(auto servers, bootstrap_list(identity.cluster, list));
+  // What the host has learned since make-cs, too: the servers named then may be gone.
+  if (auto const learned = bootstrap_list(identity.cluster, ""); !list.empty() && learned) {
+    for (auto const& server : learned.value())
+      if (std::find(servers.begin(), servers.end(), server) == servers.end())
+        servers.push_back(server);
+  }
   PS_TRY(auto const tcp, tcp_address(options, identity, servers));
   Runtime runtime(runtime_options(options, identity, key, host), log);
   PS_TRY(auto const disk, runtime.open_disk(options.repository));
   PS_TRY(auto const journal, journal_place(runtime, identity));
 
-  auto settings = server_options(options, identity, host, servers);
+  auto settings = server_options(options, identity, host, servers, log);
   settings.store.journal_name = journal.name;
   cs::Chunk_server server(runtime.clock(), runtime.network(), *disk,
                           journal.disk ? *journal.disk : *disk, runtime.random(), log, settings);

@@ -16,6 +16,7 @@ void Chunk_server::serve(std::vector<Address> const& addresses) {
   session.servers = options_.mds_servers;
   session.name = "csd[" + std::to_string(options_.identity.cs.value) + "]@" + options_.host_name;
   session.host = options_.host;
+  session.on_servers = options_.on_mds_servers;
   mds_ = std::make_unique<client::Mds_session>(clock_, network_, random_, log_, session);
   mds_->set_push_handler([this](proto::Mds_push const& push) { on_push(push); });
   mds_->set_link_handler([this](bool up) {

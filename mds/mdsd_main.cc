@@ -3,12 +3,15 @@
 
 #include <CLI/CLI.hpp>
 #include <iostream>
+#include <optional>
 
 #include "core/auth/key.h"
 #include "core/cli/daemon.h"
 #include "core/config/etc.h"
 #include "core/disk/atomic_file.h"
 #include "core/runtime/runtime.h"
+#include "mds/raft/database_snapshot.h"
+#include "mds/raft/raft_node.h"
 #include "mds/repository.h"
 #include "mds/server/metadata_server.h"
 
@@ -55,6 +58,38 @@ mds::Metadata_server_options server_options(mds::Repository const& repository,
   return options;
 }
 
+mds::raft::Raft_node_options log_options(mds::Repository const& repository) {
+  mds::raft::Raft_node_options options;
+  options.cluster_uuid = repository.cluster_uuid;
+  options.listen = repository.address;
+  options.log.member = {mds::member_id(repository)};
+  options.log.must_exist = repository.has_started;
+  if (repository.is_first) {
+    options.log.first.add(
+        {options.log.member, mds::raft::Member_kind::voter, repository.address.text()});
+  }
+  return options;
+}
+
+/// Ends the loop once another server leads, or after a second: whoever stops on purpose does not
+/// leave the cluster without a master until it is missed.
+class Stopper final : public Ticker {
+ public:
+  Stopper(Runtime& runtime, mds::Replicated_log& entries) : runtime_(runtime), entries_(entries) {}
+  void begin(bool hands_over) {
+    if (!hands_over) return runtime_.stop();
+    if (!until_) until_ = runtime_.clock().now() + std::chrono::seconds(1);
+  }
+  void on_tick() override {
+    if (until_ && (!entries_.is_leader() || runtime_.clock().now() >= *until_)) runtime_.stop();
+  }
+
+ private:
+  Runtime& runtime_;
+  mds::Replicated_log& entries_;
+  std::optional<Time_point> until_;
+};
+
 /// Serves until it is told to stop.
 Outcome<void> serve(Options const& options, mds::Repository const& repository, Log& log,
                     cli::Daemon_start& start) {
@@ -81,24 +116,35 @@ Outcome<void> serve(Options const& options, mds::Repository const& repository, L
     result = why;
     runtime.stop();
   };
+  mds::Metadata_server* state = nullptr;  // once it is there
+  mds::raft::Database_snapshot_source source(*disk, directory, "mds.db", log);
+  mds::raft::File_snapshot_sink sink(
+      *disk, "mds.db", {"mds.db-wal", "mds.db-shm"},
+      {[&state] { state->close_state(); }, [&state] { return state->open_state(); }});
+  mds::raft::Raft_node entries(runtime.clock(), runtime.network(), *disk, runtime.random(), log,
+                               log_options(repository), &source, &sink);
   mds::Metadata_server server(runtime.clock(), runtime.network(), *disk, runtime.random(), log,
-                              std::move(server_settings));
+                              entries, std::move(server_settings));
+  state = &server;
   PS_CHECK(server.start());
+  if (!repository.has_started) PS_CHECK(mds::mark_started(directory, repository));
   auto listen_at = repository.address;
   ++listen_at.port;
   PS_TRY(auto const address, runtime.network().listen(listen_at, server));
   runtime.network().set_turn_hook(&server);
-  runtime.add_ticker(server);
+  Stopper stopper(runtime, entries);
+  Ticker* const tickers[] = {&entries, &source, &server, &stopper};
+  for (auto* const ticker : tickers) runtime.add_ticker(*ticker);
   runtime.set_stop_handler([&] {
     log.info("stopping");
-    runtime.stop();
+    stopper.begin(server.hand_over());
   });
   cli::Pid_file const pid_file(directory + "/mdsd.pid");
   log.info("metadata server is ready",
            {{"cluster", repository.cluster}, {"mds", repository.id}, {"clients", address.text()}});
   start.ready();
   runtime.run();
-  runtime.remove_ticker(server);
+  for (auto* const ticker : tickers) runtime.remove_ticker(*ticker);
   runtime.network().set_turn_hook(nullptr);
   if (!result.has_value()) return result;
   return server.shut_down();

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <charconv>
 #include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -57,10 +58,43 @@ Outcome<Repository> parse_identity(std::string const& text, std::string const& p
     return damaged("a field is missing or malformed");
   }
   repository.address = std::move(address).value();
+  repository.is_first = json.value("is_first", false);
+  repository.has_started = json.value("has_started", false);
+  if (member_id(repository) == 0) return damaged("member_uuid is malformed");
   return repository;
 }
 
+Outcome<void> write_identity(std::string const& directory, Repository const& repository) {
+  nlohmann::json const json = {{"kind", "mds"},
+                               {"format", format},
+                               {"cluster", repository.cluster},
+                               {"cluster_uuid", repository.cluster_uuid},
+                               {"member_uuid", repository.member_uuid},
+                               {"id", repository.id.value},
+                               {"address", repository.address.text()},
+                               {"is_first", repository.is_first},
+                               {"has_started", repository.has_started}};
+  return write_file_atomically(identity_path(directory), as_bytes(json.dump(2) + "\n"), 0644);
+}
+
 }  // namespace
+
+std::uint64_t member_id(Repository const& repository) {
+  std::string digits;
+  for (char const c : repository.member_uuid) {
+    if (c != '-') digits += c;
+  }
+  if (digits.size() < 16) return 0;
+  std::uint64_t id = 0;
+  auto const* const end = digits.data() + 16;
+  auto const parsed = std::from_chars(digits.data(), end, id, 16);
+  return parsed.ec == std::errc() && parsed.ptr == end ? id : 0;
+}
+
+Outcome<void> check_repository_place(std::string const& directory) {
+  std::error_code error;
+  return fs::exists(directory, error) ? check_empty(directory) : success();
+}
 
 std::string random_uuid() {
   std::array<unsigned char, 16> bytes{};
@@ -80,22 +114,16 @@ std::string random_uuid() {
 Outcome<void> make_repository(std::string const& directory, Repository const& repository) {
   std::error_code error;
   bool const existed = fs::exists(directory, error);
-  if (existed) {
-    PS_CHECK(check_empty(directory));
-  } else {
-    PS_CHECK(make_directories(directory));
-  }
-  nlohmann::json const json = {{"kind", "mds"},
-                               {"format", format},
-                               {"cluster", repository.cluster},
-                               {"cluster_uuid", repository.cluster_uuid},
-                               {"member_uuid", repository.member_uuid},
-                               {"id", repository.id.value},
-                               {"address", repository.address.text()}};
-  auto const written =
-      write_file_atomically(identity_path(directory), as_bytes(json.dump(2) + "\n"), 0644);
+  PS_CHECK(check_repository_place(directory));
+  if (!existed) PS_CHECK(make_directories(directory));
+  auto const written = write_identity(directory, repository);
   if (!written.has_value() && !existed) fs::remove(directory, error);
   return written;
+}
+
+Outcome<void> mark_started(std::string const& directory, Repository repository) {
+  repository.has_started = true;
+  return write_identity(directory, repository);
 }
 
 void unmake_repository(std::string const& directory) {

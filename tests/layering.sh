@@ -26,7 +26,6 @@ forbid core/client "$impure|chrono>"
 forbid core/env 'boost/asio|thread>|sys/|unistd'
 forbid mds/state "$impure"
 forbid mds/planner "$impure"
-forbid mds/log "$impure"
 forbid mds/raft "$impure"
 forbid cs/replica "$impure"
 exit "$found"

@@ -46,6 +46,8 @@ class Cli {
   void add_json(CLI::App* command);
   bool is_json() const { return is_json_; }
 
+  /// What a command's own -b says.
+  void set_bootstrap(std::string list) { options_.bootstrap = std::move(list); }
   /// The cluster's name, checked.
   Outcome<std::string> cluster() const;
   /// Sends one request to the cluster and waits. The first answer prints "connected to MDS#N"

@@ -98,11 +98,11 @@ Outcome<std::unique_ptr<Mds_caller>> Mds_caller::connect(Mds_caller_options opti
   auto loop = std::make_unique<Loop>(std::move(options));
   auto const& cluster = loop->options.cluster;
   std::string reasons;
-  std::vector<Address> usable;
+  std::string usable;
   for (auto const& server : loop->options.servers) {
     auto const probed = loop->probe(server);
     if (probed.has_value()) {
-      usable.push_back(server);
+      usable = server.text();
       break;
     }
     auto const code = errc_of(probed.error().code);
@@ -115,7 +115,14 @@ Outcome<std::unique_ptr<Mds_caller>> Mds_caller::connect(Mds_caller_options opti
     return failure(Errc::unavailable, "no MDS of cluster '" + cluster + "' answers: " + reasons);
   }
   client::Mds_session_options session;
-  session.servers = usable;
+  session.servers = loop->options.servers;
+  session.first_server = usable;
+  if (loop->options.keeps_servers) {
+    // Only a convenience: the list that is there has just been good enough.
+    session.on_servers = [cluster](auto const& servers) {
+      (void)save_bootstrap_list(cluster, servers);
+    };
+  }
   session.name = "pstorage[" + std::to_string(::getpid()) + "]";
   session.host = loop->options.host;
   auto& runtime = loop->runtime;
@@ -138,6 +145,7 @@ Outcome<std::unique_ptr<Mds_caller>> Mds_caller::connect(std::string const& clus
   }
   options.key = key.value();
   PS_TRY(options.host, host_id(true));
+  options.keeps_servers = true;
   return connect(std::move(options));
 }
 

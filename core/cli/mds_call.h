@@ -20,6 +20,7 @@ struct Mds_caller_options {
   Cluster_key key;
   Host_id host;
   Duration patience = std::chrono::seconds(10);  // for one answer
+  bool keeps_servers = false;                    // what the MDS tells of goes into bs.list
 };
 
 /// Thread: one. Each call runs the loop until its answer or the deadline.

@@ -1,5 +1,6 @@
 // stat, list-services, get-event.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cinttypes>
 #include <cstdio>
 #include <ctime>
@@ -75,8 +76,10 @@ void print_summary(proto::Status_reply const& status) {
               format_size(status.allocatable_bytes()).c_str(),
               format_size(status.allocatable_total_bytes()).c_str(),
               format_size(status.free_bytes()).c_str(), format_size(status.total_bytes()).c_str());
-  auto const mds = services_of(status.services(), "MDS").size();
-  std::printf("MDS nodes: %zu of %zu, epoch uptime: %s\n", mds, mds,
+  auto const all_mds = services_of(status.services(), "MDS");
+  auto const avail = std::count_if(all_mds.begin(), all_mds.end(),
+                                   [](auto const& mds) { return mds.state() == "avail"; });
+  std::printf("MDS nodes: %td of %zu, epoch uptime: %s\n", avail, all_mds.size(),
               duration_text(status.epoch_uptime_ms()).c_str());
   std::printf("CS nodes:  %" PRIu64 " of %zu (%" PRIu64 " avail, %" PRIu64 " inactive, %" PRIu64
               " offline)\n",
@@ -110,13 +113,16 @@ std::string milliseconds_text(std::uint32_t microseconds) {
 void print_services(proto::Status_reply const& status) {
   std::vector<std::vector<std::string>> rows;
   for (auto const& mds : services_of(status.services(), "MDS")) {
+    // Only the master knows how it does itself; of the others it knows how far they are.
     auto const seconds = std::max<std::uint64_t>(mds.uptime_ms() / 1000, 1);
+    auto const own = [&mds](std::string text) { return mds.is_master() ? std::move(text) : "-"; };
     rows.push_back({mds.is_master() ? "M" : "", std::to_string(mds.id()), mds.state(),
-                    std::to_string(mds.commits() / seconds) + "/s", format_size(mds.memory_bytes()),
-                    duration_text(mds.uptime_ms()), mds.host_name() + " " + mds.address()});
+                    std::to_string(mds.lag()), own(std::to_string(mds.commits() / seconds) + "/s"),
+                    own(format_size(mds.memory_bytes())), own(duration_text(mds.uptime_ms())),
+                    mds.host_name() + " " + mds.address()});
   }
   std::printf("\n");
-  print_table({" ", ">MDSID", "STATUS", ">COMMITS", ">MEM", ">UPTIME", "HOST"}, rows);
+  print_table({" ", ">MDSID", "STATUS", ">LAG", ">COMMITS", ">MEM", ">UPTIME", "HOST"}, rows);
   rows.clear();
   for (auto const& cs : services_of(status.services(), "CS")) {
     rows.push_back(
@@ -168,8 +174,9 @@ Outcome<void> list_services(Cli& cli, bool all) {
     bool const is_here = service.host_id() == host.value || service.host_name() == host_name();
     if (service.kind() == "CLIENT" || !(all || is_here)) continue;
     list.push_back(to_json(service));
-    rows.push_back({service.kind(), std::to_string(service.id()), service.state(),
-                    service.host_name(), service.address()});
+    rows.push_back({service.kind(), std::to_string(service.id()),
+                    service.state() + (service.is_master() ? " (master)" : ""), service.host_name(),
+                    service.address()});
   }
   if (cli.is_json()) {
     print_json({{"services", list}});

@@ -11,7 +11,9 @@ namespace {
 // A refused connection is tried again soon: an MDS that restarts is back within this.
 constexpr Duration retry_min = std::chrono::milliseconds(50);
 constexpr Duration retry_jitter = std::chrono::milliseconds(100);
-constexpr Duration connect_timeout = std::chrono::seconds(5);
+constexpr Duration connect_timeout = std::chrono::seconds(2);
+// Two servers that each take the other for the master must not be asked in turn without a pause.
+constexpr int redirects_max = 3;
 
 Slice serialized(proto::Mds_request const& request) {
   std::size_t const size = request.ByteSizeLong();
@@ -46,6 +48,7 @@ Mds_session::Mds_session(Clock& clock, Network& network, Random& random, Log& lo
     : clock_(clock), network_(network), random_(random), log_(log), options_(std::move(options)) {
   PS_ASSERT(!options_.servers.empty());
   next_server_ = random_.below(options_.servers.size());
+  preferred_ = options_.first_server;
 }
 
 Mds_session::~Mds_session() {
@@ -192,6 +195,7 @@ void Mds_session::session_opened(proto::Mds_reply const& reply) {
     return link_down(clock_.now());
   }
   session_open_ = true;
+  learn_servers(reply.session().servers());
   next_sequence_ = 2;  // opening was number 1
   last_heartbeat_ = clock_.now();
   send_pending();
@@ -222,9 +226,24 @@ void Mds_session::session_expired() {
 }
 
 void Mds_session::redirect(proto::Mds_reply const& reply) {
-  last_failure_ = connected_to_ + ": not the master";
-  preferred_ = reply.leader();
+  last_failure_ = connected_to_ + ": " + reply.text();
+  if (++redirects_ % redirects_max != 0) preferred_ = reply.leader();
   link_down(clock_.now());
+}
+
+void Mds_session::learn_servers(google::protobuf::RepeatedPtrField<std::string> const& servers) {
+  std::vector<Address> learned;
+  for (auto const& text : servers) {
+    auto address = Address::parse(text, 0);
+    if (address.has_value()) learned.push_back(std::move(address).value());
+  }
+  if (learned.empty()) return;
+  // What the administrator named stays: it may be a name, or another way to the same servers.
+  for (auto const& address : learned) {
+    auto& known = options_.servers;
+    if (std::find(known.begin(), known.end(), address) == known.end()) known.push_back(address);
+  }
+  if (options_.on_servers) options_.on_servers(learned);
 }
 
 void Mds_session::on_message(Connection_id connection, Message& message) {
@@ -249,6 +268,7 @@ void Mds_session::on_message(Connection_id connection, Message& message) {
 void Mds_session::handle_reply(std::uint64_t wire_id, proto::Mds_reply reply) {
   auto const status = static_cast<Errc>(reply.status());
   if (status == Errc::not_leader) return redirect(reply);
+  redirects_ = 0;
   if (wire_id == session_wire_id_) return session_opened(reply);
   if (wire_id == heartbeat_wire_id_) return handle_heartbeat(reply);
   auto const known = by_wire_id_.find(wire_id);
@@ -274,6 +294,7 @@ void Mds_session::handle_reply(std::uint64_t wire_id, proto::Mds_reply reply) {
 void Mds_session::handle_heartbeat(proto::Mds_reply const& reply) {
   heartbeat_wire_id_ = 0;
   if (static_cast<Errc>(reply.status()) == Errc::session_expired) return session_expired();
+  learn_servers(reply.heartbeat().servers());
   if (reply.heartbeat().lost_files().empty() || !on_lost_files_) return;
   std::vector<File_id> lost;
   for (auto const file : reply.heartbeat().lost_files()) lost.push_back({file});

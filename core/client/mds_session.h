@@ -17,11 +17,14 @@
 namespace pstorage::client {
 
 struct Mds_session_options {
-  std::vector<Address> servers;  // bootstrap list; never empty
+  std::vector<Address> servers;  // bootstrap list; never empty; the MDS tells of more
   std::string name;              // "csd[12]@host1", for people
   Host_id host;
   Duration try_timeout = std::chrono::seconds(2);  // one server's time to answer
   Duration heartbeat_interval = std::chrono::seconds(1);
+  std::string first_server;  // Address::text() of the one to try first; empty: any
+  /// Called when the MDS tells where all metadata servers are; may be null.
+  std::function<void(std::vector<Address> const&)> on_servers;
 };
 
 using Mds_done = std::function<void(Outcome<proto::Mds_reply>)>;
@@ -86,6 +89,7 @@ class Mds_session final : private Connection_handler, public Ticker {
   void session_opened(proto::Mds_reply const& reply);
   void session_expired();
   void redirect(proto::Mds_reply const& reply);
+  void learn_servers(google::protobuf::RepeatedPtrField<std::string> const& servers);
   void handle_reply(std::uint64_t wire_id, proto::Mds_reply reply);
   void handle_heartbeat(proto::Mds_reply const& reply);
   void fail_overdue(Time_point now);
@@ -102,6 +106,7 @@ class Mds_session final : private Connection_handler, public Ticker {
   std::string connected_to_;
   std::size_t next_server_ = 0;
   std::string preferred_;  // where a redirect pointed; tried first
+  int redirects_ = 0;      // since the last answer of a master
   Time_point connect_started_{};
   Time_point retry_at_{};
   std::string last_failure_ = "not tried yet";

@@ -153,8 +153,10 @@ Outcome<std::vector<Address>> bootstrap_list(std::string const& cluster, std::st
 Outcome<void> save_bootstrap_list(std::string const& cluster, std::vector<Address> const& servers) {
   std::vector<Address> all;
   if (auto known = bootstrap_list(cluster, ""); known) all = std::move(known).value();
+  auto const known = all.size();
   for (auto const& server : servers)
     if (std::find(all.begin(), all.end(), server) == all.end()) all.push_back(server);
+  if (all.size() == known && known != 0) return success();
   std::string content;
   for (auto const& server : all) content += mds_text(server) + "\n";
   PS_CHECK(make_directories(cluster_directory(cluster)));

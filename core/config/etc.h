@@ -32,7 +32,8 @@ std::string host_location();
 /// clusters/NAME/bs.list (one ADDR[:P] a line). P is the port that names the MDS; the addresses
 /// returned have the client port, P + 1. unix:PATH is taken as it is.
 Outcome<std::vector<Address>> bootstrap_list(std::string const& cluster, std::string const& given);
-/// Adds client addresses, as bootstrap_list returns them, to bs.list (atomically, no duplicates).
+/// Adds client addresses that are new, as bootstrap_list returns them, to bs.list (atomically, no
+/// duplicates).
 Outcome<void> save_bootstrap_list(std::string const& cluster, std::vector<Address> const& servers);
 
 }  // namespace pstorage

@@ -48,6 +48,7 @@ class Progress {
     }
   }
   void acknowledged(std::uint64_t index) {
+    if (index > match_) denials_ = 0;
     match_ = std::max(match_, index);
     next_ = std::max(next_, match_ + 1);
     while (!in_flight_.empty() && in_flight_.front().first <= match_) {
@@ -74,8 +75,13 @@ class Progress {
   void wait() { is_waiting_ = true; }
   /// It has lost what it had.
   void forget_match() { match_ = 0; }
+  /// It says that it lacks entry `match`. One such message may be an old one; not a row of them.
+  void denied_match() { ++denials_; }
+  /// It has gone back behind what it acknowledged: its repository is an old copy.
+  bool has_lost() const { return denials_ >= 3; }
 
   bool is_active = true;          // heard of since the last check of the quorum
+  bool was_active = true;         // ... in the period before it
   std::uint64_t round_acked = 0;  // highest heartbeat round answered in this term
 
  private:
@@ -90,6 +96,7 @@ class Progress {
   bool is_waiting_ = false;
   std::deque<std::pair<std::uint64_t, std::size_t>> in_flight_;  // last index, bytes
   std::size_t in_flight_bytes_ = 0;
+  unsigned denials_ = 0;
 };
 
 }  // namespace pstorage::mds::raft

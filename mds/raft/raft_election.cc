@@ -157,7 +157,8 @@ void Raft_core::check_quorum() {
   auto const& configuration = log_.configuration();
   std::size_t active = 1;
   for (auto& [member, progress] : progress_) {
-    if (std::exchange(progress.is_active, false) && configuration.is_voter(member)) ++active;
+    progress.was_active = std::exchange(progress.is_active, false);
+    if (progress.was_active && configuration.is_voter(member)) ++active;
   }
   if (active < configuration.quorum()) become_follower(hard_.term, {});
 }

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "core/crc32c.h"
-#include "mds/log/segment.h"
+#include "mds/raft/segment.h"
 
 namespace pstorage::mds::raft {
 namespace {

@@ -1,4 +1,4 @@
-// Frames of the durable Raft log. Layout: mds/format.md "Log of several members".
+// Frames of the durable Raft log. Layout: mds/format.md.
 #pragma once
 
 #include "mds/raft/raft_types.h"

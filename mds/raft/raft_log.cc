@@ -5,7 +5,7 @@
 
 #include "core/assert.h"
 #include "core/mutant.h"
-#include "mds/log/segment.h"
+#include "mds/raft/segment.h"
 
 namespace pstorage::mds::raft {
 

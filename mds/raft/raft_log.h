@@ -1,5 +1,5 @@
 // The durable log of a Raft member: hard state and entries in segment files, one write and one sync
-// a batch of Readys. Layout: mds/format.md "Log of several members".
+// a batch of Readys. Layout: mds/format.md.
 #pragma once
 
 #include <deque>
@@ -29,9 +29,8 @@ struct Raft_log_options {
   /// A new log: the members that it starts with. Empty: it waits until a leader tells.
   Configuration first;
   Member_id member{};  // whose log it is; 0: a new log draws one
-  /// A new log begins behind what the state machine has, instead of being refused beside it: for a
-  /// repository that had a Single_log until now.
-  bool is_successor = false;
+  /// The repository has been used before: a log that is missing was lost, with its votes.
+  bool must_exist = false;
 };
 
 /// A damaged frame in the middle is found at start: the entries before it are kept, and the hard

@@ -5,8 +5,8 @@
 
 #include "core/assert.h"
 #include "core/mutant.h"
-#include "mds/log/segment.h"
 #include "mds/raft/raft_log.h"
+#include "mds/raft/segment.h"
 
 namespace pstorage::mds::raft {
 namespace {
@@ -51,6 +51,7 @@ Outcome<Core_state> Raft_log::start(std::uint64_t applied, Raft_log_listener& li
   listener_ = &listener;
   if (recovery.expected == 0) {
     if (!is_unused(found)) return damaged("it has no valid frame");
+    if (options_.must_exist) return damaged("its files are gone");
     PS_CHECK(create(recovery.state));
   } else {
     last_sequence_ = recovery.expected - 1;
@@ -63,7 +64,6 @@ Outcome<Core_state> Raft_log::start(std::uint64_t applied, Raft_log_listener& li
 }
 
 Outcome<void> Raft_log::create(Core_state& state) {
-  if (options_.is_successor) state.base.index = state.applied;
   state.base.configuration = options_.first;
   salt_ = random_.next();
   member_ = options_.member;
@@ -220,7 +220,9 @@ Outcome<void> Raft_log::take_entries(Raft_frame& frame, Recovery& recovery) {
 Outcome<void> Raft_log::note_damage(Recovery& recovery) {
   auto const end = shape_.end();
   if (end.configuration.quorum() == 1 && end.configuration.is_voter(member_)) {
-    return damaged("no other metadata server has what it lost");
+    return failure(Errc::corrupt,
+                   "the metadata log in raft/ is damaged and no other metadata server has what it "
+                   "lost; nothing was changed. Restore the repository from a copy");
   }
   auto& hard = recovery.state.hard;
   // Entries of ours may have been void before the damage: only those committed then are certain.

@@ -121,17 +121,6 @@ void Raft_node::on_tick() {
   pump();
 }
 
-void Raft_node::promote_learners() {
-  if (!leads_) return;
-  auto const members = core_->configuration().members;
-  for (auto const& member : members) {
-    if (member.kind != Member_kind::learner || !core_->is_caught_up(member.id)) continue;
-    if (core_->change({Change::Kind::promote, member.id, {}}).has_value()) {
-      log_.info("a new metadata server has caught up and votes", {{"member", member.id}});
-    }
-  }
-}
-
 void Raft_node::pump() {
   if (is_pumping_ || is_starting_ || has_failed_ || !core_) return;
   is_pumping_ = true;
@@ -254,24 +243,6 @@ void Raft_node::cut(std::uint64_t index) {
   if (!core_ || index <= options_.tail_entries + 1) return;
   core_->cut(std::min(index - 1 - options_.tail_entries, cut_limit()));
   log_file_.cut(core_->log().base_index());
-}
-
-Outcome<void> Raft_node::change(Change const& change) {
-  auto const changed = core_->change(change);
-  pump();
-  if (changed.has_value()) return success();
-  if (errc_of(changed.error()) == Errc::not_leader) return not_leader();
-  return failure(changed.error(), "the members of the metadata log cannot be changed so: " +
-                                      changed.error().message());
-}
-
-Outcome<void> Raft_node::transfer(Member_id to) {
-  auto const begun = core_->transfer(to);
-  pump();
-  if (begun.has_value()) return success();
-  if (errc_of(begun.error()) == Errc::not_leader) return not_leader();
-  return failure(begun.error(),
-                 "member " + std::to_string(to.value) + " cannot lead: " + begun.error().message());
 }
 
 }  // namespace pstorage::mds::raft

@@ -11,11 +11,11 @@
 
 #include "core/env/clock.h"
 #include "core/env/network.h"
-#include "mds/log/replicated_log.h"
 #include "mds/raft/peer_network.h"
 #include "mds/raft/raft_core.h"
 #include "mds/raft/raft_log.h"
 #include "mds/raft/snapshot.h"
+#include "mds/replicated_log.h"
 
 namespace pstorage::mds::raft {
 
@@ -56,10 +56,11 @@ class Raft_node final : public Replicated_log,
   std::uint64_t commits() const override { return log_file_.commits(); }
   void on_tick() override;
 
-  /// On the leader: one change at a time; learners become voters by themselves once they have
-  /// caught up. Errors: not_leader, unavailable (try again), exists, not_found, refused.
-  Outcome<void> change(Change const& change);
-  Outcome<void> transfer(Member_id to);
+  std::uint64_t own_id() const override { return id().value; }
+  std::vector<Log_member> members() const override;
+  Outcome<void> add_member(std::uint64_t id, std::string const& address) override;
+  Outcome<void> remove_member(std::uint64_t id) override;
+  void hand_over() override;
   Member_id id() const { return log_file_.member(); }
   /// In force here; what is not committed may go again.
   Configuration const& configuration() const { return core_->configuration(); }
@@ -107,8 +108,11 @@ class Raft_node final : public Replicated_log,
   void finish_reads(std::vector<Read_state> const& states);
   void release_barriers();
   void update_leadership();
-  void promote_learners();
   Failure not_leader() const;
+
+  // raft_node_members.cc
+  Outcome<void> change(Change const& change);
+  void promote_learners();
 
   // raft_node_snapshots.cc
   void send_snapshot(Member_id to);

@@ -86,6 +86,7 @@ void Raft_core::on_rejected(Progress& progress, Raft_message const& message) {
     return;
   }
   if (message.index + 1 != progress.next()) return;  // of an earlier probe
+  if (progress.match() != 0 && message.index == progress.match()) progress.denied_match();
   auto const hint = std::min(message.hint, message.index);
   probe_at(progress, log_.agree_at(hint, message.hint_term) + 1);
 }

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "core/assert.h"
-#include "mds/log/segment.h"
+#include "mds/raft/segment.h"
 
 namespace pstorage::mds::raft {
 namespace {
@@ -12,11 +12,6 @@ namespace {
 constexpr std::size_t piece_bytes = 256u << 10;
 constexpr std::uint64_t segment_bytes_max = 1u << 30;
 constexpr char const* folder = "raft";
-
-std::string name_of(std::uint64_t sequence) {
-  auto const name = segment_name(sequence);
-  return folder + name.substr(name.find('/'));
-}
 
 Failure cannot(std::string const& what, std::error_code code) {
   return failure(code, "cannot " + what + ": " + code.message());
@@ -59,13 +54,13 @@ Outcome<std::vector<Segment_chain::Found>> Segment_chain::find() {
   // Removals may have become durable in any order: what is before a gap was on its way out.
   for (std::size_t i = sequences.size(); i-- > 1;) {
     if (sequences[i - 1] + 1 == sequences[i]) continue;
-    for (std::size_t old = 0; old < i; ++old) (void)disk_.remove(name_of(sequences[old]));
+    for (std::size_t old = 0; old < i; ++old) (void)disk_.remove(segment_name(sequences[old]));
     sequences.erase(sequences.begin(), sequences.begin() + static_cast<std::ptrdiff_t>(i));
     break;
   }
   std::vector<Found> found;
   for (auto const sequence : sequences) {
-    auto const name = name_of(sequence);
+    auto const name = segment_name(sequence);
     auto const file = disk_.open(name, {});
     if (!file.has_value()) return cannot("open " + name, file.error());
     auto const size = file.value()->size();
@@ -103,11 +98,11 @@ Outcome<void> Segment_chain::resume(std::uint64_t salt, std::uint64_t oldest, st
                                     std::uint64_t sequence, std::uint64_t used) {
   salt_ = salt;
   oldest_ = oldest;
-  for (auto later = newest; later > sequence; --later) (void)disk_.remove(name_of(later));
-  auto file = disk_.open(name_of(sequence), {});
-  if (!file.has_value()) return cannot("open " + name_of(sequence), file.error());
+  for (auto later = newest; later > sequence; --later) (void)disk_.remove(segment_name(later));
+  auto file = disk_.open(segment_name(sequence), {});
+  if (!file.has_value()) return cannot("open " + segment_name(sequence), file.error());
   auto const size = file.value()->size();
-  if (!size.has_value()) return cannot("read " + name_of(sequence), size.error());
+  if (!size.has_value()) return cannot("read " + segment_name(sequence), size.error());
   current_ = {sequence, size.value(), used, std::move(file).value()};
   // Zeros, so that pieces of a torn frame never stand behind a later one. And what the page cache
   // survived the process with is not durable yet.
@@ -118,7 +113,7 @@ Outcome<void> Segment_chain::resume(std::uint64_t salt, std::uint64_t oldest, st
 }
 
 Result<std::unique_ptr<File>> Segment_chain::write_empty(std::uint64_t sequence) {
-  PS_TRY(auto file, disk_.open(name_of(sequence), {.create = true, .exclusive = false}));
+  PS_TRY(auto file, disk_.open(segment_name(sequence), {.create = true, .exclusive = false}));
   auto const header = encode_segment_header({salt_, sequence, segment_bytes_});
   // Pre-written, not only allocated: converting unwritten extents would make each append a commit
   // of the file system's journal.
@@ -168,7 +163,7 @@ void Segment_chain::next_failed(std::error_code code) {
   if (errc_of(code) != Errc::no_space) {
     return hooks_.on_failed(cannot("extend the metadata log", code));
   }
-  (void)disk_.remove(name_of(current_.sequence + 1));  // gives its space back; may not exist
+  (void)disk_.remove(segment_name(current_.sequence + 1));  // gives its space back; may not exist
   if (!std::exchange(is_full_, true)) {
     log_.error("no space for the metadata log: commands will be refused until there is",
                {{"error", code.message()}});
@@ -190,7 +185,7 @@ Result<void> Segment_chain::append(Bytes frame) {
 
 Result<void> Segment_chain::remove_oldest() {
   PS_ASSERT(oldest_ < current_.sequence);
-  PS_CHECK(disk_.remove(name_of(oldest_)));
+  PS_CHECK(disk_.remove(segment_name(oldest_)));
   ++oldest_;
   return success();
 }

@@ -87,6 +87,12 @@ void Metadata_server::command(Connection_id connection, Peer const& peer, std::u
       return;
     }
   }
+  if (request.has_remove_mds()) {
+    if (auto const allowed = may_remove(request.remove_mds().mds()); !allowed.has_value()) {
+      refuse(connection, request_id, allowed.error());
+      return;
+    }
+  }
   auto const proposed = propose(peer.info.role, std::move(request), waiting.bytes);
   if (!proposed.has_value()) {
     refuse(connection, request_id, proposed.error());
@@ -113,7 +119,7 @@ Outcome<std::uint64_t> Metadata_server::propose(Role role, Mds_request request,
   *entry.mutable_request() = std::move(request);
   auto serialized = entry.SerializeAsString();
   bytes = serialized.size();
-  return entries_->propose(std::move(serialized));
+  return entries_.propose(std::move(serialized));
 }
 
 void Metadata_server::propose_own(Mds_request request) {
@@ -151,7 +157,7 @@ void Metadata_server::apply_queue() {
   }
   if (std::exchange(stalled_, false)) log_.info("the metadata database has room again");
   to_apply_.clear();
-  if (!started_) return;
+  if (!started_ || !entries_.is_leader()) return;
   for (auto& entry : applied.value()) answer(entry);
   carry_out(effects);
 }
@@ -168,11 +174,13 @@ void Metadata_server::answer(Applied_entry& entry) {
     opened.set_timeout_ms(static_cast<std::uint32_t>(
         std::chrono::duration_cast<std::chrono::milliseconds>(options_.session_timeout).count()));
     opened.set_epoch_uptime_ms(static_cast<std::uint64_t>(
-        std::chrono::duration_cast<std::chrono::milliseconds>(clock_.now() - start_time_).count()));
+        std::chrono::duration_cast<std::chrono::milliseconds>(clock_.now() - lead_since_).count()));
     opened.set_mds(options_.id.value);
+    for (auto const& server : tables_.mds_clients) opened.add_servers(server);
     auto& memory = tables_.sessions[waiting.session];
     memory.last_heard = clock_.now();
     memory.connection = waiting.connection;
+    memory.told_mds = tables_.mds_generation;
   }
   reply(waiting.connection, waiting.request_id, entry.reply);
   if (waiting.op == Mds_request::kRegisterCs && is_ok) registered(waiting);

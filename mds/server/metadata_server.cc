@@ -11,22 +11,21 @@ namespace pstorage::mds {
 using proto::Mds_request;
 
 Metadata_server::Metadata_server(Clock& clock, Network& network, Disk& disk, Random& random,
-                                 Log& log, Metadata_server_options options)
+                                 Log& log, Replicated_log& entries, Metadata_server_options options)
     : clock_(clock),
       network_(network),
       disk_(disk),
       random_(random),
       log_(log),
-      options_(std::move(options)) {}
+      options_(std::move(options)),
+      entries_(entries) {}
 
 Metadata_server::~Metadata_server() = default;
 
 Outcome<void> Metadata_server::start() {
   PS_TRY(state_, State_machine::open(options_.database_path));
-  own_log_ = std::make_unique<Single_log>(disk_, random_, log_, options_.log);
-  entries_ = own_log_.get();
-  start_time_ = last_second_ = last_plan_ = clock_.now();
-  PS_CHECK(entries_->start(state_->applied(), *this));
+  start_time_ = last_second_ = leader_heard_ = clock_.now();
+  PS_CHECK(entries_.start(state_->applied(), *this));
   if (fatal_) return failure(Errc::io_error, "the metadata log or database cannot be used");
   if (stalled_) return failure(Errc::no_space, "the disk is full: free space, then start again");
   auto const cluster_uuid = meta_text(state_->database(), "cluster_uuid");
@@ -34,24 +33,28 @@ Outcome<void> Metadata_server::start() {
     return failure(Errc::wrong_cluster, "the metadata belongs to another cluster: " + cluster_uuid +
                                             ", not " + options_.cluster_uuid);
   }
-  tables_.load(state_->database(), start_time_);
   started_ = true;
-  if (cluster_uuid.empty()) {
-    Mds_request bootstrap;
-    bootstrap.mutable_bootstrap()->set_cluster(options_.cluster);
-    bootstrap.mutable_bootstrap()->set_cluster_uuid(options_.cluster_uuid);
-    bootstrap.mutable_bootstrap()->set_mds_address(options_.address);
-    propose_own(std::move(bootstrap));
-  }
-  Mds_request master;
-  auto& event = *master.mutable_add_event();
-  event.set_source("JRN");
-  event.set_severity("INF");
-  event.set_text("MDS#" + std::to_string(options_.id.value) + " at " + options_.address +
-                 " became master");
-  propose_own(std::move(master));
-  entries_->flush();
+  if (entries_.is_leader()) take_over();
+  entries_.flush();
   return success();
+}
+
+void Metadata_server::close_state() {
+  state_.reset();
+  // What is committed and not stored yet is in the snapshot.
+  to_apply_.clear();
+  stalled_ = false;
+}
+
+Outcome<void> Metadata_server::open_state() {
+  PS_TRY(state_, State_machine::open(options_.database_path));
+  return success();
+}
+
+bool Metadata_server::hand_over() {
+  if (!started_ || fatal_ || !entries_.is_leader() || entries_.members().size() < 2) return false;
+  entries_.hand_over();
+  return true;
 }
 
 Outcome<void> Metadata_server::shut_down() {
@@ -100,6 +103,7 @@ void Metadata_server::on_message(Connection_id connection, Message& message) {
 
 void Metadata_server::handle(Connection_id connection, Peer& peer, std::uint64_t request_id,
                              Mds_request request) {
+  if (!entries_.is_leader()) return refuse_as_follower(connection, request_id);
   if (auto const allowed = check_role(peer, request); !allowed.has_value()) {
     refuse(connection, request_id, allowed.error());
     return;
@@ -209,23 +213,31 @@ void Metadata_server::on_turn_end() {
   if (!started_ || fatal_) return;
   ++turns_;
   if (!queries_.empty()) answer_queries();
-  entries_->flush();
+  entries_.flush();
 }
 
 void Metadata_server::on_tick() {
   if (!started_ || fatal_) return;
   auto const now = clock_.now();
-  watch_sessions(now);
-  watch_servers(now);
+  bool const leads = entries_.is_leader();
+  if (leads) {
+    watch_sessions(now);
+    watch_servers(now);
+  }
   if (stalled_ && now - last_second_ >= std::chrono::milliseconds(500)) apply_queue();
   if (now - last_second_ >= std::chrono::seconds(1)) {
     last_second_ = now;
-    entries_->tick();
+    entries_.tick();
     watch_space();
     checkpoint();
+    watch_leader(now);
+    if (leads) {
+      arrange_members();
+      watch_members();
+    }
   }
   auto const rest = planner_due_ ? options_.planner_pause : options_.planner_interval;
-  if (!fatal_ && now - last_plan_ >= rest) plan(now);
+  if (leads && !fatal_ && now - last_plan_ >= rest) plan(now);
   if (!fatal_) on_turn_end();
 }
 

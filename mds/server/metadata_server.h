@@ -13,8 +13,8 @@
 #include "core/env/network.h"
 #include "core/env/random.h"
 #include "core/log.h"
-#include "mds/log/single_log.h"
 #include "mds/planner/recovery.h"
+#include "mds/replicated_log.h"
 #include "mds/server/tables.h"
 #include "mds/state/state_machine.h"
 
@@ -28,7 +28,6 @@ struct Metadata_server_options {
   std::string host_name;
   Host_id host;
   std::string database_path = ":memory:";  // then the log is never cut
-  Single_log_options log;
   Recovery_limits recovery;
   Duration session_timeout = std::chrono::seconds(10);
   Duration cs_timeout = std::chrono::seconds(3);  // without a heartbeat: inactive
@@ -52,8 +51,9 @@ class Metadata_server final : public Connection_handler,
                               public Turn_hook,
                               private Log_listener {
  public:
+  /// `entries` is started, flushed and ticked from here; it lives longer.
   Metadata_server(Clock& clock, Network& network, Disk& disk, Random& random, Log& log,
-                  Metadata_server_options options);
+                  Replicated_log& entries, Metadata_server_options options);
   ~Metadata_server() override;
   Metadata_server(Metadata_server const&) = delete;
   Metadata_server& operator=(Metadata_server const&) = delete;
@@ -61,6 +61,11 @@ class Metadata_server final : public Connection_handler,
   /// Opens the database, recovers the log, applies what it has. Then listen(). Errors: one line
   /// that says what is wrong with the repository.
   Outcome<void> start();
+  /// For a snapshot of another member that is about to replace the database.
+  void close_state();
+  Outcome<void> open_state();
+  /// Before a stop: lets another server lead. False: there is nobody to wait for.
+  bool hand_over();
   /// Makes the database durable, for a quick next start. No call may follow.
   Outcome<void> shut_down();
 
@@ -97,6 +102,7 @@ class Metadata_server final : public Connection_handler,
 
   void on_committed(std::vector<Committed_entry> entries) override;
   void on_log_failed(Failure const& why) override;
+  void on_leadership(bool leads) override;
 
   // metadata_server.cc
   void handle(Connection_id connection, Peer& peer, std::uint64_t request_id,
@@ -109,6 +115,20 @@ class Metadata_server final : public Connection_handler,
   void send(Connection_id connection, std::uint64_t request_id,
             google::protobuf::MessageLite const& message);
   void fatal(Failure const& why);
+
+  // leadership.cc
+  void take_over();
+  void step_down();
+  void refuse_as_follower(Connection_id connection, std::uint64_t request_id);
+  std::string own_text() const;
+  void add_event(char const* source, char const* severity, std::string text);
+  void watch_leader(Time_point now);
+  void learn_members();
+  void arrange_members();
+  void note_change(Outcome<void> const& changed, std::string const& address);
+  void watch_members();
+  Outcome<void> may_remove(std::uint32_t id);
+  void fill_members(proto::Services& services);
 
   // commands.cc
   void command(Connection_id connection, Peer const& peer, std::uint64_t request_id,
@@ -159,9 +179,8 @@ class Metadata_server final : public Connection_handler,
   Random& random_;
   Log& log_;
   Metadata_server_options const options_;
+  Replicated_log& entries_;
   std::unique_ptr<State_machine> state_;
-  std::unique_ptr<Single_log> own_log_;
-  Replicated_log* entries_ = nullptr;
 
   Leader_tables tables_;
   std::map<Connection_id, Peer> peers_;
@@ -177,6 +196,10 @@ class Metadata_server final : public Connection_handler,
   bool low_space_ = false;
   bool planner_due_ = true;
   Time_point start_time_;
+  Time_point lead_since_;
+  Time_point leader_heard_;                       // any leader
+  bool has_warned_ = false;                       // of there being none
+  std::map<std::uint64_t, std::string> told_of_;  // trouble with members, by id
   Time_point last_second_;
   Time_point last_plan_;
   std::uint64_t plan_cursor_state_ = 0;

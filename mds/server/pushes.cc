@@ -48,6 +48,10 @@ void Metadata_server::carry_out(Effects& effects) {
   }
   for (auto const& [chunk, cs] : effects.failed_syncs) tables_.note_failed_sync(chunk, cs, now);
   if (effects.replicas_changed) planner_due_ = true;
+  if (effects.members_changed) {
+    learn_members();
+    arrange_members();
+  }
 }
 
 void Metadata_server::push_maps(std::set<std::pair<File_id, Chunk_id>> const& changes) {

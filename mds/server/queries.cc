@@ -82,8 +82,13 @@ void get_events(Database& database, proto::Get_events const& query, proto::Event
 void Metadata_server::answer_queries() {
   auto queries = std::move(queries_);
   queries_.clear();
-  entries_->read_barrier([this, queries = std::move(queries)](Result<std::uint64_t> fresh) mutable {
+  entries_.read_barrier([this, queries = std::move(queries)](Result<std::uint64_t> fresh) mutable {
     for (auto& query : queries) {
+      if (!entries_.is_leader()) {
+        refuse_as_follower(query.connection, query.request_id);
+        continue;
+      }
+      if (stalled_) fresh = Errc::unavailable;  // committed commands wait for the database's disk
       if (!fresh.has_value()) {
         refuse(query.connection, query.request_id,
                failure(fresh.error(), "this MDS cannot answer now: " + fresh.error().message()));
@@ -149,6 +154,10 @@ void Metadata_server::heartbeat(Session_id session, proto::Heartbeat& heartbeat,
     if (lease == tables_.leases.end() || lease->second.session != session) {
       answer.add_lost_files(file);
     }
+  }
+  if (found->second.told_mds != tables_.mds_generation) {
+    found->second.told_mds = tables_.mds_generation;
+    for (auto const& server : tables_.mds_clients) answer.add_servers(server);
   }
   heartbeat.clear_files();
   found->second.counters.Swap(&heartbeat);

@@ -34,17 +34,7 @@ void add_margins(Candidate const& candidate, Placement_rules const& rules,
 }  // namespace
 
 void Metadata_server::fill_services(proto::Services& services) {
-  auto& mds = *services.add_services();
-  mds.set_kind("MDS");
-  mds.set_id(options_.id.value);
-  mds.set_state("avail");
-  mds.set_host_name(options_.host_name);
-  mds.set_host_id(options_.host.value);
-  mds.set_address(options_.address);
-  mds.set_is_master(true);
-  mds.set_uptime_ms(milliseconds(clock_.now() - start_time_));
-  mds.set_commits(entries_->commits());
-  if (options_.memory_bytes) mds.set_memory_bytes(options_.memory_bytes());
+  fill_members(services);
   fill_servers(services);
   fill_clients(services);
 }
@@ -167,7 +157,8 @@ void Metadata_server::fill_status(proto::Status_reply& status) {
   auto& database = state_->database();
   status.set_cluster(options_.cluster);
   status.set_cluster_uuid(options_.cluster_uuid);
-  auto const uptime = clock_.now() - start_time_;
+  auto const uptime = clock_.now() - lead_since_;
+  status.set_epoch(entries_.term());
   status.set_epoch_uptime_ms(milliseconds(uptime));
 
   auto const candidates = load_candidates(database, tables_.space());
@@ -196,7 +187,7 @@ void Metadata_server::fill_status(proto::Status_reply& status) {
     status.set_health_reason("too many hosts are offline: automatic replication is suspended");
   } else if (!all_heard && uptime < options_.cs_timeout) {
     status.set_health("unknown");
-    status.set_health_reason("the MDS has just started: not all CS have reported yet");
+    status.set_health_reason("the master is new: not all CS have reported yet");
   } else if (counts.inactive + counts.offline + counts.other != 0) {
     status.set_health("degraded");
     status.set_health_reason(std::to_string(counts.inactive) + " inactive, " +

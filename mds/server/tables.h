@@ -17,9 +17,10 @@ namespace pstorage::mds {
 
 struct Session_memory {
   Time_point last_heard;
-  Connection_id connection;   // 0: not heard of since the start
-  bool is_expiring = false;   // proposed
-  proto::Heartbeat counters;  // its files are not kept
+  Connection_id connection;    // 0: not heard of since the start
+  bool is_expiring = false;    // proposed
+  std::uint64_t told_mds = 0;  // generation of mds_clients that it knows
+  proto::Heartbeat counters;   // its files are not kept
 };
 
 struct Cs_memory {
@@ -52,6 +53,8 @@ struct Leader_tables {
   std::map<Cs_id, Cs_memory> servers;
   std::map<File_id, Lease_memory> leases;
   std::map<std::pair<Chunk_id, Cs_id>, Setback> setbacks;
+  std::vector<std::string> mds_clients;  // where clients reach the metadata servers
+  std::uint64_t mds_generation = 0;
 
   /// Reads everything; all timeouts count from `now`.
   void load(Database& database, Time_point now);

@@ -91,7 +91,7 @@ void Metadata_server::checkpoint() {
     if (errc_of(done.error().code) != Errc::no_space) fatal(done.error());
     return;
   }
-  entries_->cut(state_->durable() + 1);
+  entries_.cut(state_->durable() + 1);
 }
 
 std::map<Cs_id, std::uint32_t> Metadata_server::syncs_under_way() {

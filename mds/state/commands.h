@@ -41,6 +41,11 @@ Applied apply_drop_offline(Context& context, proto::Start_sync const& command);
 Applied apply_sync_done(Context& context, proto::Sync_done const& command);
 Applied apply_deleted_chunks(Context& context, proto::Deleted_chunks const& command);
 
+// mds_commands.cc
+Applied apply_create_mds(Context& context, proto::Create_mds const& command,
+                         proto::Mds_reply& reply);
+Applied apply_remove_mds(Context& context, proto::Remove_mds const& command);
+
 // server_commands.cc
 Applied apply_create_cs(Context& context, proto::Create_cs const& command, proto::Mds_reply& reply);
 Applied apply_register_cs(Context& context, proto::Register_cs const& command,

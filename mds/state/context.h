@@ -50,6 +50,7 @@ struct Effects {
   std::set<Cs_id> garbage;        // has chunks to delete
   // Syncs that have ended without success (chunk, newcomer): not to be started again at once.
   std::set<std::pair<Chunk_id, Cs_id>> failed_syncs;
+  bool members_changed = false;   // metadata servers
   bool replicas_changed = false;  // the recovery planner should look
   bool config_changed = false;
 

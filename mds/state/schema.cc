@@ -33,6 +33,9 @@ constexpr char const* tables[] = {
     "CREATE TABLE IF NOT EXISTS host(id INTEGER PRIMARY KEY, name TEXT NOT NULL,"
     " location TEXT NOT NULL)",
 
+    "CREATE TABLE IF NOT EXISTS mds(id INTEGER PRIMARY KEY, member INTEGER NOT NULL UNIQUE,"
+    " address TEXT NOT NULL UNIQUE, host INTEGER NOT NULL, host_name TEXT NOT NULL)",
+
     "CREATE TABLE IF NOT EXISTS cs(id INTEGER PRIMARY KEY, repository TEXT NOT NULL,"
     " host INTEGER NOT NULL, tier INTEGER NOT NULL, state TEXT NOT NULL,"
     " incarnation INTEGER NOT NULL, addresses TEXT NOT NULL, total INTEGER NOT NULL,"

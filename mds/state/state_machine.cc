@@ -69,6 +69,10 @@ Applied dispatch(Context& context, Mds_request const& request, proto::Mds_reply&
       return apply_sync_done(context, request.sync_done());
     case Mds_request::kDeletedChunks:
       return apply_deleted_chunks(context, request.deleted_chunks());
+    case Mds_request::kCreateMds:
+      return apply_create_mds(context, request.create_mds(), reply);
+    case Mds_request::kRemoveMds:
+      return apply_remove_mds(context, request.remove_mds());
     case Mds_request::kSetConfig:
       return apply_set_config(context, request.set_config());
     case Mds_request::kSetCsState:
@@ -99,6 +103,7 @@ void Effects::merge(Effects&& other) {
   sessions.merge(other.sessions);
   garbage.merge(other.garbage);
   failed_syncs.merge(other.failed_syncs);
+  members_changed = members_changed || other.members_changed;
   replicas_changed = replicas_changed || other.replicas_changed;
   config_changed = config_changed || other.config_changed;
 }
@@ -145,6 +150,7 @@ Outcome<void> State_machine::checkpoint() {
 
 void State_machine::apply_entry(Committed_entry const& committed, Effects& effects,
                                 proto::Mds_reply& reply) {
+  if (committed.bytes.empty()) return;  // of the log itself
   Entry entry;
   if (!entry.ParseFromString(committed.bytes)) {
     // Every member sees the same bytes, so every member refuses it alike.

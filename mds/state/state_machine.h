@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "mds.pb.h"
-#include "mds/log/replicated_log.h"
+#include "mds/replicated_log.h"
 #include "mds/state/context.h"
 #include "mds/state/database.h"
 

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 
+#include "mds/raft/raft_node.h"
 #include "mds/server/metadata_server.h"
 #include "tests/mds/fakes.h"
 #include "tests/sim/sim_disk.h"
@@ -31,24 +32,39 @@ class Fake_network final : public Network {
 
 class Server_fixture : public ::testing::Test {
  protected:
-  void TearDown() override { server_.reset(); }
+  void TearDown() override {
+    server_.reset();
+    entries_.reset();
+  }
 
   void start() {
-    Metadata_server_options options;
-    options.cluster = "stor1";
-    options.cluster_uuid = "uuid-1";
-    options.address = "127.0.0.1:2510";
-    options.log.segment_bytes = 64u << 10;
-    options.space_reserve_bytes = reserve_;
-    options.on_fatal = [this](Failure const& why) { fatal_ = why.text; };
-    server_ = std::make_unique<Metadata_server>(queue_, network_, disk_, random_, log_, options);
+    make("uuid-1");
     auto const started = server_->start();
     ASSERT_TRUE(started.has_value()) << started.error().text;
     run(std::chrono::milliseconds(50));
   }
+  void make(std::string const& cluster_uuid) {
+    Metadata_server_options options;
+    options.cluster = "stor1";
+    options.cluster_uuid = cluster_uuid;
+    options.address = "127.0.0.1:2510";
+    options.space_reserve_bytes = reserve_;
+    options.on_fatal = [this](Failure const& why) { fatal_ = why.text; };
+    raft::Raft_node_options log;
+    log.cluster_uuid = options.cluster_uuid;
+    log.log.segment_bytes = 64u << 10;
+    log.log.reserve_bytes = 16u << 10;
+    log.log.member = {7};
+    log.log.first.add({{7}, raft::Member_kind::voter, options.address});
+    entries_ = std::make_unique<raft::Raft_node>(queue_, network_, disk_, random_, log_, log,
+                                                 nullptr, nullptr);
+    server_ = std::make_unique<Metadata_server>(queue_, network_, disk_, random_, log_, *entries_,
+                                                options);
+  }
   /// kill -9: what was not sent is lost, the disk keeps everything.
   void kill() {
     server_.reset();
+    entries_.reset();
     disk_.kill();
     network_.sent.clear();
   }
@@ -57,7 +73,9 @@ class Server_fixture : public ::testing::Test {
     auto const end = queue_.now() + duration;
     while (queue_.now() < end) {
       queue_.run_until(queue_.now() + tick_interval);
-      if (server_) server_->on_tick();
+      if (!server_) continue;
+      entries_->on_tick();
+      server_->on_tick();
     }
   }
 
@@ -208,6 +226,7 @@ class Server_fixture : public ::testing::Test {
   Quiet_log log_;
   sim::Sim_disk disk_{queue_, random_};
   Fake_network network_;
+  std::unique_ptr<raft::Raft_node> entries_;
   std::unique_ptr<Metadata_server> server_;
   std::string fatal_;
   std::uint64_t reserve_ = 0;

@@ -387,12 +387,8 @@ TEST_F(Server, A_full_disk_refuses_what_grows_and_lets_through_what_gives_back) 
 
 TEST_F(Server, A_repository_of_another_cluster_is_refused) {
   kill();
-  Metadata_server_options options;
-  options.cluster = "stor1";
-  options.cluster_uuid = "uuid-2";
-  options.log.segment_bytes = 64u << 10;
-  Metadata_server other(queue_, network_, disk_, random_, log_, options);
-  auto const started = other.start();
+  make("uuid-2");
+  auto const started = server_->start();
   ASSERT_FALSE(started.has_value());
   EXPECT_EQ(errc_of(started.error().code), Errc::wrong_cluster);
 }

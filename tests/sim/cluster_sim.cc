@@ -45,7 +45,8 @@ Cluster_sim::~Cluster_sim() {
   tool_.reset();
   for (auto& server : servers_)
     if (server->is_running()) server->stop(true);
-  if (mds_ != nullptr && mds_->is_running()) mds_->stop(true);
+  for (auto& mds : mds_)
+    if (mds->is_running()) mds->stop(true);
 }
 
 void Cluster_sim::fail(std::string const& what) {
@@ -80,12 +81,17 @@ proto::Mds_reply Cluster_sim::ask(proto::Mds_request request) {
 }
 
 bool Cluster_sim::make_cluster() {
-  mds_ = std::make_unique<Mds_host>(world_);
-  if (auto why = mds_->start(); !why.empty()) {
-    fail("mdsd does not start: " + why);
-    return false;
+  mds::raft::Configuration first;
+  for (std::uint32_t i = 1; i <= plan_.metadata_servers; ++i)
+    first.add({{i}, mds::raft::Member_kind::voter, Mds_host::address_of(i, 2510).text()});
+  for (std::uint32_t i = 1; i <= plan_.metadata_servers; ++i) {
+    mds_.push_back(std::make_unique<Mds_host>(world_, i, first));
+    if (auto why = mds_.back()->start(); !why.empty()) {
+      fail("mdsd does not start: " + why);
+      return false;
+    }
   }
-  tool_ = std::make_unique<Tool>(world_);
+  tool_ = std::make_unique<Tool>(world_, mds_addresses());
   for (std::size_t i = 0; i < plan_.servers; ++i)
     if (!make_chunk_server(i)) return false;
   return make_volume();
@@ -103,7 +109,7 @@ bool Cluster_sim::make_chunk_server(std::size_t index) {
     return false;
   }
   Cs_id const id{reply.created_cs().cs()};
-  servers_.push_back(std::make_unique<Cs_host>(world_, id, host));
+  servers_.push_back(std::make_unique<Cs_host>(world_, id, host, mds_addresses()));
   Cs_host& server = *servers_.back();
   std::string why = server.make_repository();
   if (why.empty()) why = server.start();
@@ -135,8 +141,8 @@ Run_result Cluster_sim::run() {
       Sim_client_options options;
       options.rot_allowed = plan_.rot;
       options.steals = plan_.steals && i == 1;
-      clients_.push_back(std::make_unique<Sim_client>(
-          world_, *client_nodes_.back(), ledger_, std::vector<Address>{mds_->address()}, options));
+      clients_.push_back(std::make_unique<Sim_client>(world_, *client_nodes_.back(), ledger_,
+                                                      mds_addresses(), options));
       clients_.back()->start();
     }
     if (plan_.drift)
@@ -163,9 +169,24 @@ void Cluster_sim::restart_later(std::function<void()> start) {
   world_.queue().at(delay, std::move(start));
 }
 
-void Cluster_sim::start_mds() {
-  if (mds_->is_running()) return;
-  if (auto why = mds_->start(); !why.empty()) fail("mdsd does not start again: " + why);
+std::vector<Address> Cluster_sim::mds_addresses() const {
+  std::vector<Address> all;
+  for (std::uint32_t i = 1; i <= plan_.metadata_servers; ++i)
+    all.push_back(Mds_host::address_of(i));
+  return all;
+}
+
+/// Most often the one that leads: what befalls the others is hardly noticed.
+Cluster_sim::Mds_host& Cluster_sim::some_mds() {
+  if (world_.random().percent(70))
+    for (auto& mds : mds_)
+      if (mds->leads()) return *mds;
+  return *mds_[world_.random().below(mds_.size())];
+}
+
+void Cluster_sim::start_mds(Mds_host& host) {
+  if (host.is_running()) return;
+  if (auto why = host.start(); !why.empty()) fail("mdsd does not start again: " + why);
 }
 
 void Cluster_sim::start_cs(Cs_host& host) {
@@ -173,11 +194,12 @@ void Cluster_sim::start_cs(Cs_host& host) {
   if (auto why = host.start(); !why.empty()) fail(host.node.name() + " does not start: " + why);
 }
 
-void Cluster_sim::stop_mds(bool power) {
-  if (!mds_->is_running()) return;
-  world_.write(Log_level::info, power ? "FAULT power loss" : "FAULT kill", {{"node", "mds"}});
-  mds_->stop(power);
-  restart_later([this] { start_mds(); });
+void Cluster_sim::stop_mds(Mds_host& host, bool power) {
+  if (!host.is_running()) return;
+  world_.write(Log_level::info, power ? "FAULT power loss" : "FAULT kill",
+               {{"node", host.node.name()}});
+  host.stop(power);
+  restart_later([this, &host] { start_mds(host); });
 }
 
 void Cluster_sim::stop_cs(Cs_host& host, bool power) {
@@ -203,7 +225,7 @@ void Cluster_sim::one_fault() {
   Cs_host& server = *servers_[random.below(servers_.size())];
   auto const dice = random.below(100);
   if (dice < 22) return stop_cs(server, plan_.power_losses && random.percent(50));
-  if (dice < 28) return stop_mds(plan_.power_losses && random.percent(50));
+  if (dice < 28) return stop_mds(some_mds(), plan_.power_losses && random.percent(50));
   if (dice < 36) {
     auto const victim = random.below(clients_.size());
     Sim_client& client = *clients_[victim];
@@ -253,7 +275,7 @@ void Cluster_sim::sent(Sim_node const& from, Message const& message) {
 }
 
 void Cluster_sim::kill_everything() {
-  stop_mds(false);
+  for (auto& mds : mds_) stop_mds(*mds, false);
   for (auto& server : servers_) stop_cs(*server, false);
 }
 
@@ -261,7 +283,7 @@ void Cluster_sim::power_off_everything() {
   world_.mix(0xdead);
   Moment const when = world_.now().since_start.count();
   ledger_.power_lost(when);
-  stop_mds(true);
+  for (auto& mds : mds_) stop_mds(*mds, true);
   for (auto& server : servers_) stop_cs(*server, true);
   if (world_.random().percent(50)) return;
   for (auto& client : clients_)
@@ -284,7 +306,7 @@ void Cluster_sim::pause_somebody() {
   else if (who < servers_.size() + clients_.size())
     node = client_nodes_[who - servers_.size()];
   else
-    node = &mds_->node;
+    node = &some_mds().node;
   world_.write(Log_level::info, "FAULT pause",
                {{"node", node->name()}, {"ms", time / std::chrono::milliseconds(1)}});
   if (node->is_up()) node->pause_until(world_.now() + time);
@@ -292,7 +314,8 @@ void Cluster_sim::pause_somebody() {
 
 void Cluster_sim::partition() {
   Sim_random& random = world_.random();
-  std::vector<Sim_node*> nodes{&mds_->node};
+  std::vector<Sim_node*> nodes;
+  for (auto& mds : mds_) nodes.push_back(&mds->node);
   for (auto& server : servers_) nodes.push_back(&server->node);
   for (auto* client : client_nodes_) nodes.push_back(client);
   bool const one_way = random.percent(40);
@@ -330,8 +353,10 @@ void Cluster_sim::isolate_client() {
   Time_point const until =
       world_.now() + world_.random().between(std::chrono::seconds(1), std::chrono::seconds(12));
   world_.write(Log_level::info, "FAULT isolated from the MDS", {{"node", client.name()}});
-  world_.cut(client, mds_->node, until);
-  world_.cut(mds_->node, client, until);
+  for (auto& mds : mds_) {
+    world_.cut(client, mds->node, until);
+    world_.cut(mds->node, client, until);
+  }
 }
 
 void Cluster_sim::rot_something() {
@@ -345,7 +370,7 @@ void Cluster_sim::heal() {
   world_.heal();
   run_for(std::chrono::seconds(15));  // pauses and restarts run out
   world_.heal();
-  start_mds();
+  for (auto& mds : mds_) start_mds(*mds);
   for (auto& server : servers_) start_cs(*server);
   for (auto& client : clients_)
     if (!client->is_running()) client->start();
@@ -398,7 +423,7 @@ void Cluster_sim::read_back() {
     if (client->is_running()) client->kill(true);
   // A fresh client sees what is there, after the last take-over.
   Sim_node& node = world_.add_node("reader", Role::client, {0x300});
-  Sim_client reader(world_, node, ledger_, {mds_->address()},
+  Sim_client reader(world_, node, ledger_, mds_addresses(),
                     {.depth = 4, .rot_allowed = plan_.rot, .steals = true});
   reader.start();
   reader.read_only();

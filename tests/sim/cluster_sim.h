@@ -18,6 +18,7 @@ namespace pstorage::sim {
 
 /// Drawn from the seed.
 struct Cluster_plan {
+  std::uint32_t metadata_servers = 3;
   std::uint32_t servers = 3;
   std::uint32_t clients = 2;
   std::uint32_t norm = 3;
@@ -64,9 +65,11 @@ class Cluster_sim {
     Time_point until;
   };
 
-  void start_mds();
+  void start_mds(Mds_host& host);
   void start_cs(Cs_host& host);
-  void stop_mds(bool power);
+  void stop_mds(Mds_host& host, bool power);
+  Mds_host& some_mds();
+  std::vector<Address> mds_addresses() const;
   void stop_cs(Cs_host& host, bool power);
   void restart_later(std::function<void()> start);
   bool make_cluster();
@@ -96,7 +99,7 @@ class Cluster_sim {
 
   Sim_world world_;
   Cluster_plan plan_;
-  std::unique_ptr<Mds_host> mds_;
+  std::vector<std::unique_ptr<Mds_host>> mds_;
   std::vector<std::unique_ptr<Cs_host>> servers_;
   std::vector<std::unique_ptr<Sim_client>> clients_;
   std::vector<Sim_node*> client_nodes_;

@@ -17,33 +17,52 @@ constexpr std::uint64_t journal_bytes = 1u << 20;
 
 // ------------------------------------------------------------------ MDS
 
-Cluster_sim::Mds_host::Mds_host(Sim_world& the_world)
+Cluster_sim::Mds_host::Mds_host(Sim_world& the_world, std::uint32_t its_number,
+                                mds::raft::Configuration its_first)
     : world(the_world),
-      node(world.add_node("mds", Role::mds, {0x10})),
+      number(its_number),
+      first(std::move(its_first)),
+      node(world.add_node("mds" + std::to_string(number), Role::mds, {0x10 + number})),
       disk(node, world.random(), {}) {}
 
 Cluster_sim::Mds_host::~Mds_host() = default;
 
+Address Cluster_sim::Mds_host::address_of(std::uint32_t number, std::uint16_t port) {
+  return {.host = "mds" + std::to_string(number), .port = port, .unix_path = {}};
+}
+
 std::string Cluster_sim::Mds_host::start() {
+  mds::raft::Raft_node_options log;
+  log.cluster_uuid = cluster_uuid;
+  log.listen = address_of(number, 2510);
+  log.log.segment_bytes = 256u << 10;
+  log.log.reserve_bytes = 64u << 10;
+  log.log.member = {number};
+  log.log.first = first;
+  log.log.must_exist = disk.exists("raft");
   mds::Metadata_server_options options;
   options.cluster = cluster_name;
   options.cluster_uuid = cluster_uuid;
-  options.address = "mds:2510";
-  options.host_name = "mds";
-  options.log.segment_bytes = 1u << 20;
-  server = std::make_unique<mds::Metadata_server>(node, node, disk, world.random(), world,
+  options.id = Mds_id{number};
+  options.address = log.listen.text();
+  options.host_name = node.name();
+  // The database is in memory, so the log is never cut and no member needs a copy of it.
+  entries = std::make_unique<mds::raft::Raft_node>(node, node, disk, world.random(), world,
+                                                   std::move(log), nullptr, nullptr);
+  server = std::make_unique<mds::Metadata_server>(node, node, disk, world.random(), world, *entries,
                                                   std::move(options));
+  node.start({entries.get(), server.get()});  // its connections belong to this life
   if (auto started = server->start(); started.has_error()) return started.error().text;
-  if (auto listening = node.listen(address(), *server); listening.has_error())
+  if (auto listening = node.listen(address_of(number), *server); listening.has_error())
     return listening.error().text;
   node.set_turn_hook(server.get());
-  node.start({server.get()});
   return {};
 }
 
 void Cluster_sim::Mds_host::stop(bool power) {
   node.stop(power);
   server.reset();
+  entries.reset();
   if (power)
     disk.crash();
   else
@@ -52,9 +71,11 @@ void Cluster_sim::Mds_host::stop(bool power) {
 
 // ------------------------------------------------------------------ CS
 
-Cluster_sim::Cs_host::Cs_host(Sim_world& the_world, Cs_id its_id, Host_id host)
+Cluster_sim::Cs_host::Cs_host(Sim_world& the_world, Cs_id its_id, Host_id host,
+                              std::vector<Address> its_mds_servers)
     : world(the_world),
       id(its_id),
+      mds_servers(std::move(its_mds_servers)),
       node(world.add_node("cs" + std::to_string(its_id.value), Role::cs, host)),
       disk(node, world.random(), {.would_block_percent = 10}) {}
 
@@ -76,7 +97,7 @@ std::string Cluster_sim::Cs_host::start() {
   options.identity = identity;
   options.host = node.host();
   options.host_name = node.name();
-  options.mds_servers = {{.host = "mds", .port = 2511, .unix_path = {}}};
+  options.mds_servers = mds_servers;
   options.store.reserve_bytes = 1u << 20;
   server = std::make_unique<cs::Chunk_server>(node, node, disk, disk, world.random(), world,
                                               std::move(options));
@@ -118,12 +139,12 @@ bool Cluster_sim::Cs_host::flip_data(Sim_random& random) {
 
 // ------------------------------------------------------------------ tool
 
-Cluster_sim::Tool::Tool(Sim_world& the_world)
+Cluster_sim::Tool::Tool(Sim_world& the_world, std::vector<Address> mds_servers)
     : world(the_world),
       node(world.add_node("tool", Role::tool, {0x20})),
       probe(world.add_node("probe", Role::cs, {0x21})) {
   client::Mds_session_options options;
-  options.servers = {{.host = "mds", .port = 2511, .unix_path = {}}};
+  options.servers = std::move(mds_servers);
   options.name = "tool";
   options.host = {0x20};
   session =

@@ -7,27 +7,33 @@
 #include <vector>
 
 #include "core/client/mds_session.h"
+#include "mds/raft/raft_node.h"
 #include "tests/sim/cluster_sim.h"
 
 namespace pstorage::sim {
 
 struct Cluster_sim::Mds_host {
-  explicit Mds_host(Sim_world& the_world);
+  /// `number` from 1; `first`: the members that the log begins with.
+  Mds_host(Sim_world& the_world, std::uint32_t its_number, mds::raft::Configuration first);
   ~Mds_host();
+  static Address address_of(std::uint32_t number, std::uint16_t port = 2511);
   /// Empty, or why it does not start.
   std::string start();
   void stop(bool power);
   bool is_running() const { return server != nullptr; }
-  Address address() const { return {.host = "mds", .port = 2511, .unix_path = {}}; }
+  bool leads() const { return entries != nullptr && entries->is_leader(); }
 
   Sim_world& world;
+  std::uint32_t const number;
+  mds::raft::Configuration const first;
   Sim_node& node;
   Sim_disk disk;
+  std::unique_ptr<mds::raft::Raft_node> entries;
   std::unique_ptr<mds::Metadata_server> server;
 };
 
 struct Cluster_sim::Cs_host {
-  Cs_host(Sim_world& the_world, Cs_id its_id, Host_id host);
+  Cs_host(Sim_world& the_world, Cs_id its_id, Host_id host, std::vector<Address> its_mds_servers);
   ~Cs_host();
   std::string make_repository();
   std::string start();
@@ -39,6 +45,7 @@ struct Cluster_sim::Cs_host {
 
   Sim_world& world;
   Cs_id id;
+  std::vector<Address> const mds_servers;
   Sim_node& node;
   Sim_disk disk;
   cs::Repository_identity identity;
@@ -47,7 +54,7 @@ struct Cluster_sim::Cs_host {
 
 /// The administrator's host, also looking at replicas as another CS would.
 struct Cluster_sim::Tool {
-  explicit Tool(Sim_world& the_world);
+  Tool(Sim_world& the_world, std::vector<Address> mds_servers);
   ~Tool();
   std::optional<proto::File_map> fetch_map(Cluster_sim& sim);
   std::optional<std::vector<Block_record>> fetch_table(Cluster_sim& sim, Cs_host& host,

@@ -181,8 +181,8 @@ ok "encrypted session"
 # ---- a damaged log refuses to start, and says what to do
 stop_mds
 sleep 0.5
-printf '\xff' | dd of="$work/mds/log/segment-0000000000000001" bs=1 seek=8240 conv=notrunc status=none
+printf '\xff' | dd of="$work/mds/raft/segment-0000000000000001" bs=1 seek=8240 conv=notrunc status=none
 rm "$work"/mds/mds.db*
-expect 1 "does not match its checksum and later ones are there.*Restore" mdsd -r "$work/mds"
+expect 1 "is damaged and no other metadata server has what it lost.*Restore" mdsd -r "$work/mds"
 
 echo "cli_test: $passed passed"

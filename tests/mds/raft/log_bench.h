@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "mds/log/segment.h"
 #include "mds/raft/raft_log.h"
+#include "mds/raft/segment.h"
 #include "tests/mds/fakes.h"
 #include "tests/sim/sim_disk.h"
 
@@ -78,9 +78,7 @@ class Log_bench final : public Raft_log_listener {
   void rot(std::uint64_t segment, std::uint64_t number) {
     disk.flip(name(segment), number * frame_alignment + 5, 1);
   }
-  static std::string name(std::uint64_t segment) {
-    return "raft" + segment_name(segment).substr(3);
-  }
+  static std::string name(std::uint64_t segment) { return segment_name(segment); }
 
   void on_persisted(std::uint64_t token) override { persisted = token; }
   void on_raft_log_failed(Failure const& why) override { failures.push_back(why.text); }

@@ -165,10 +165,9 @@ TEST_F(Raft_nodes, A_new_member_is_taught_and_then_votes) {
   ASSERT_TRUE(bench_->commit("a"));
   for (std::uint64_t const id : {2, 3}) {
     ASSERT_EQ(bench_->add(id).start(), "");
-    Change const change{Change::Kind::add_learner, Member_id{id}, Node_bench::address_of(id)};
     std::string why;
     ASSERT_TRUE(bench_->run_until([&] {
-      auto const changed = host(1).node().change(change);
+      auto const changed = host(1).node().add_member(id, Node_bench::address_of(id));
       why = changed.has_value() ? "" : changed.error().text;
       return why.empty();
     })) << why;
@@ -231,17 +230,15 @@ TEST_F(Raft_nodes, A_log_that_has_lost_what_was_applied_does_not_start) {
   EXPECT_NE(host(1).start().find("the log has lost durable entries"), std::string::npos);
 }
 
-TEST_F(Raft_nodes, A_new_log_may_continue_behind_an_applied_database) {
-  bench_ = std::make_unique<Node_bench>(1);
-  host(1).saved = {41, {"old"}};
-  host(1).options.log.is_successor = true;
-  ASSERT_EQ(host(1).start(), "");
-  ASSERT_TRUE(bench_->commit("new"));
-  EXPECT_EQ(host(1).state.words, (Words{"old", "new"}));
-  EXPECT_EQ(host(1).state.applied, 43u);
+TEST_F(Raft_nodes, A_log_that_is_gone_is_not_begun_anew) {
+  start(1);
+  ASSERT_TRUE(bench_->commit("a"));
   host(1).crash();
-  ASSERT_EQ(host(1).start(), "");
-  EXPECT_EQ(host(1).state.words, (Words{"old", "new"}));
+  auto const names = host(1).disk().list("raft").value();
+  for (auto const& name : names) ASSERT_TRUE(host(1).disk().remove("raft/" + name).has_value());
+  host(1).options.log.must_exist = true;
+  host(1).saved = {};
+  EXPECT_NE(host(1).start().find("its files are gone"), std::string::npos);
 }
 
 }  // namespace

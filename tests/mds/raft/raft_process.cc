@@ -4,7 +4,7 @@
 #include <charconv>
 #include <utility>
 
-#include "mds/log/segment.h"
+#include "mds/raft/segment.h"
 
 namespace pstorage::mds::raft {
 

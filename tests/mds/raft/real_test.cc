@@ -55,6 +55,7 @@ class Process final : public Log_listener, public Turn_hook {
     runtime_.network().set_turn_hook(nullptr);
     node.reset();
   }
+  void on_leadership(bool) override {}
   void on_committed(std::vector<Committed_entry> entries) override {
     for (auto& entry : entries) {
       if (!entry.bytes.empty()) words.push_back(std::move(entry.bytes));
