@@ -16,8 +16,8 @@
 namespace pstorage::cli {
 namespace {
 
-constexpr auto removal_patience = std::chrono::seconds(30);
-constexpr auto removal_poll = std::chrono::milliseconds(200);
+constexpr int removal_polls = 150;
+constexpr auto removal_pause = std::chrono::milliseconds(200);
 
 struct Make_options {
   bool is_first = false;
@@ -147,20 +147,19 @@ Outcome<void> remove_mds(Cli& cli, std::uint32_t id) {
   PS_CHECK(cli.call(std::move(request)));
   if (!cli.options().is_quiet) std::printf("Removing MDS#%u ...\n", id);
   // The others have agreed to remove it; wait until none of them asks it any more.
-  auto const give_up = std::chrono::steady_clock::now() + removal_patience;
-  while (true) {
+  for (int polls = 1;; ++polls) {
     PS_TRY(auto const now, services_of(cli));
     bool const is_there =
         std::any_of(now.services().begin(), now.services().end(), [&](auto const& service) {
           return service.kind() == "MDS" && service.address() == address;
         });
     if (!is_there) break;
-    if (std::chrono::steady_clock::now() >= give_up) {
+    if (polls == removal_polls) {
       return failure(Errc::timed_out, "MDS#" + std::to_string(id) +
                                           " is still leaving: 'list-services' shows when it is "
                                           "gone; keep it running until then");
     }
-    std::this_thread::sleep_for(removal_poll);
+    std::this_thread::sleep_for(removal_pause);
   }
   if (!cli.options().is_quiet) std::printf("done. Its mdsd can be stopped now.\n");
   return success();

@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <list>
 #include <optional>
 
 #include "core/client/mds_session.h"
@@ -12,6 +14,7 @@ namespace pstorage::cli {
 namespace {
 
 constexpr Duration probe_timeout = std::chrono::seconds(5);
+constexpr Duration probe_head_start = std::chrono::milliseconds(250);
 constexpr Duration turn = std::chrono::milliseconds(10);
 
 /// A command prints its own error; the library's log would only repeat it.
@@ -74,15 +77,53 @@ struct Mds_caller::Loop {
     return out;
   }
 
-  /// success, or why this server is of no use.
-  Outcome<void> probe(Address const& server) {
-    Probe probe;
-    auto const connection = runtime.network().connect(server, probe);
-    auto const give_up = runtime.clock().now() + probe_timeout;
-    while (!probe.result && runtime.clock().now() < give_up) runtime.run_turn(turn);
-    runtime.network().close(connection);
-    if (!probe.result) return failure(Errc::timed_out, "no answer");
-    return *probe.result;
+  /// The first server that answers, or why none of them is of use. One that hangs does not keep the
+  /// next from being asked.
+  Outcome<std::string> find_server() {
+    struct Attempt {
+      Probe probe;
+      Connection_id connection;
+    };
+    std::list<Attempt> attempts;
+    auto const& servers = options.servers;
+    auto const begin = runtime.clock().now();
+    auto next_at = begin;
+    std::optional<Outcome<std::string>> found;
+    while (!found) {
+      auto const now = runtime.clock().now();
+      bool const is_stuck = std::all_of(attempts.begin(), attempts.end(),
+                                        [](auto const& one) { return one.probe.result; });
+      if (attempts.size() < servers.size() && (now >= next_at || is_stuck)) {
+        auto& attempt = attempts.emplace_back();
+        attempt.connection = runtime.network().connect(servers[attempts.size() - 1], attempt.probe);
+        next_at = now + probe_head_start;
+      }
+      runtime.run_turn(turn);
+      std::string reasons;
+      std::size_t failed = 0;
+      std::size_t at = 0;
+      for (auto const& attempt : attempts) {
+        auto const name = servers[at++].text();
+        auto const& result = attempt.probe.result;
+        if (result && result->has_value() && !found) found = name;
+        if (!result || result->has_value()) {
+          reasons += (reasons.empty() ? "" : "; ") + name + ": no answer";
+          continue;
+        }
+        ++failed;
+        auto const code = errc_of(result->error().code);
+        if (is_final(code) && !found) {
+          found = failure(code, name + ": " + result->error().text + advice(code, options.cluster));
+        }
+        reasons += (reasons.empty() ? "" : "; ") + name + ": " + result->error().text;
+      }
+      if (!found && (failed == servers.size() || runtime.clock().now() - begin > probe_timeout)) {
+        found = failure(Errc::unavailable,
+                        "no MDS of cluster '" + options.cluster + "' answers: " + reasons);
+      }
+    }
+    for (auto const& attempt : attempts) runtime.network().close(attempt.connection);
+    return *std::move(found);
   }
 
   Silent_log log;
@@ -97,23 +138,7 @@ Mds_caller::~Mds_caller() = default;
 Outcome<std::unique_ptr<Mds_caller>> Mds_caller::connect(Mds_caller_options options) {
   auto loop = std::make_unique<Loop>(std::move(options));
   auto const& cluster = loop->options.cluster;
-  std::string reasons;
-  std::string usable;
-  for (auto const& server : loop->options.servers) {
-    auto const probed = loop->probe(server);
-    if (probed.has_value()) {
-      usable = server.text();
-      break;
-    }
-    auto const code = errc_of(probed.error().code);
-    if (is_final(code)) {
-      return failure(code, server.text() + ": " + probed.error().text + advice(code, cluster));
-    }
-    reasons += (reasons.empty() ? "" : "; ") + server.text() + ": " + probed.error().text;
-  }
-  if (usable.empty()) {
-    return failure(Errc::unavailable, "no MDS of cluster '" + cluster + "' answers: " + reasons);
-  }
+  PS_TRY(auto const usable, loop->find_server());
   client::Mds_session_options session;
   session.servers = loop->options.servers;
   session.first_server = usable;

@@ -39,11 +39,7 @@ bool Segment_chain::fits_a_segment(std::uint64_t frame_bytes) const {
 }
 
 Outcome<std::vector<Segment_chain::Found>> Segment_chain::find() {
-  if (!disk_.exists(folder)) {
-    auto const made = disk_.make_directory(folder);
-    auto const synced = made.has_value() ? disk_.sync_directory("") : made;
-    if (!synced.has_value()) return cannot("make the directory raft/", synced.error());
-  }
+  if (!disk_.exists(folder)) return std::vector<Found>();
   auto const names = disk_.list(folder);
   if (!names.has_value()) return cannot("read the directory raft/", names.error());
   std::vector<std::uint64_t> sequences;
@@ -79,6 +75,11 @@ Outcome<std::vector<Segment_chain::Found>> Segment_chain::find() {
 Outcome<void> Segment_chain::create_first(std::uint64_t salt) {
   salt_ = salt;
   oldest_ = 1;
+  if (!disk_.exists(folder)) {
+    auto const made = disk_.make_directory(folder);
+    auto const synced = made.has_value() ? disk_.sync_directory("") : made;
+    if (!synced.has_value()) return cannot("make the directory raft/", synced.error());
+  }
   return create_current(1);
 }
 

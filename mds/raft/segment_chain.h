@@ -27,9 +27,9 @@ class Segment_chain {
     std::uint64_t sequence = 0;
     std::vector<std::byte> content;
   };
-  /// Makes the directory if it is missing. Errors: with a line for a person.
+  /// Errors: with a line for a person.
   Outcome<std::vector<Found>> find();
-  /// Makes the very first segment, durable.
+  /// Makes the directory and the very first segment, durable.
   Outcome<void> create_first(std::uint64_t salt);
   /// Continues in segment `sequence`, whose frames end at `used`; what is behind becomes zeros, and
   /// all of the segment durable. `oldest`: first segment that is there. Removes later ones.

@@ -4,6 +4,7 @@ where libnbd's binding is."""
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -80,6 +81,17 @@ class Cluster:
     def start(self, name):
         self.devcluster("start", name)
 
+    def cut_mds(self, name):
+        """With --hosts: nothing passes to or from this metadata server."""
+        rules = "".join(
+            f"chain {hook} {{ type filter hook {hook} priority 0; "
+            "tcp dport { 2510, 2511 } drop; tcp sport { 2510, 2511 } drop; }; "
+            for hook in ("input", "output"))
+        run("nsenter", "-t", str(self.pid(name)), "-n", "nft", f"table inet cut {{ {rules} }}")
+
+    def mend_mds(self, name):
+        run("nsenter", "-t", str(self.pid(name)), "-n", "nft", "delete table inet cut")
+
     def pstorage(self, *arguments, ok=True, **options):
         return run("pstorage", *arguments, ok=ok, env=self.environment, **options)[1]
 
@@ -144,6 +156,79 @@ def cluster(**options):
         raise
     finally:
         one.down()
+
+
+class Hosts:
+    """Network namespaces 192.168.0.1 .. with a configuration directory each."""
+
+    def __init__(self, count):
+        self.root = tempfile.mkdtemp(prefix="pstorage-hosts-")
+        self.names = {n: f"pst{os.getpid()}-{n}" for n in range(1, count + 1)}
+        self.bridge = f"pst{os.getpid()}"
+
+    def up(self):
+        if os.geteuid() != 0:
+            skip("network namespaces need root")
+        run("ip", "link", "add", self.bridge, "type", "bridge")
+        run("ip", "link", "set", self.bridge, "up")
+        for number, name in self.names.items():
+            run("ip", "netns", "add", name)
+            link = f"{self.bridge}h{number}"
+            run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", name)
+            run("ip", "link", "set", link, "master", self.bridge, "up")
+            run("ip", "-netns", name, "address", "add", f"192.168.0.{number}/24", "dev", "eth0")
+            for device in ("lo", "eth0"):
+                run("ip", "-netns", name, "link", "set", device, "up")
+            os.makedirs(self.directory(number))
+
+    def directory(self, number):
+        return os.path.join(self.root, f"host{number}")
+
+    def etc(self, number):
+        return os.path.join(self.root, f"etc{number}")
+
+    def run(self, number, *command, ok=True, **options):
+        environment = dict(os.environ, PSTORAGE_ETC=self.etc(number),
+                           PATH=f"{BUILD}/bin:{os.environ['PATH']}")
+        return run("ip", "netns", "exec", self.names[number], *command, ok=ok, env=environment,
+                   **options)
+
+    def until(self, number, pattern, *command, patience=30):
+        """Repeats the command until its output matches."""
+        end = time.monotonic() + patience
+        while True:
+            text = self.run(number, *command, ok=False)[1]
+            if re.search(pattern, text, re.DOTALL):
+                return text
+            check(time.monotonic() < end, f"{' '.join(command)} does not show {pattern}:\n{text}")
+            time.sleep(0.2)
+
+    def pids(self):
+        return [int(pid) for name in self.names.values()
+                for pid in run("ip", "netns", "pids", name, ok=False)[1].split()]
+
+    def down(self):
+        for signal_number in (signal.SIGTERM, signal.SIGKILL):
+            for pid in self.pids():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal_number)
+            end = time.monotonic() + 5
+            while self.pids() and time.monotonic() < end:
+                time.sleep(0.05)
+        for name in self.names.values():
+            run("ip", "netns", "delete", name, ok=False)
+        run("ip", "link", "delete", self.bridge, ok=False)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def own_hosts(count):
+    hosts = Hosts(count)
+    try:
+        hosts.up()
+        yield hosts
+    finally:
+        hosts.down()
 
 
 @contextlib.contextmanager
