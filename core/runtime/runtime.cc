@@ -174,6 +174,12 @@ void Runtime::run() {
 
 void Runtime::stop() { implementation_->stopped_ = true; }
 
-void Runtime::run_turn(Duration at_most) { implementation_->run_turn(at_most); }
+void Runtime::run_turn(Duration at_most) {
+  // What the caller has sent since the last turn must not wait until this one ends.
+  for (std::size_t i = 0; i < implementation_->flushers_.size(); ++i) {
+    implementation_->flushers_[i]->flush_turn();
+  }
+  implementation_->run_turn(at_most);
+}
 
 }  // namespace pstorage
