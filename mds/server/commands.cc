@@ -26,8 +26,10 @@ bool grows(Mds_request const& request) {
   }
 }
 
+/// Does it have to know how full the chunk servers are?
 bool places_replicas(Mds_request const& request) {
-  return request.op_case() == Mds_request::kAllocate;
+  return request.op_case() == Mds_request::kAllocate ||
+         request.op_case() == Mds_request::kReleaseCs;
 }
 
 }  // namespace

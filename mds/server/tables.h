@@ -52,6 +52,7 @@ struct Leader_tables {
   std::map<Cs_id, Cs_memory> servers;
   std::map<File_id, Lease_memory> leases;
   std::map<std::pair<Chunk_id, Cs_id>, Setback> setbacks;
+  std::uint64_t scrub_period_s = 0;  // cs.scrub-period
 
   /// Reads everything; all timeouts count from `now`.
   void load(Database& database, Time_point now);

@@ -50,6 +50,8 @@ struct Effects {
   std::set<Cs_id> garbage;        // has chunks to delete
   // Syncs that have ended without success (chunk, newcomer): not to be started again at once.
   std::set<std::pair<Chunk_id, Cs_id>> failed_syncs;
+  std::set<File_id> minimums;     // replicas=N:MIN has another MIN: the holder has to know
+  std::uint64_t syncs_done = 0;   // replicas that have become complete
   bool replicas_changed = false;  // the recovery planner should look
   bool config_changed = false;
 
