@@ -83,6 +83,8 @@ char const* message_of(Errc code) {
       return "shutting down";
     case Errc::would_block:
       return "would block";
+    case Errc::dropped:
+      return "the chunk server has been removed from the cluster";
   }
   return "unknown error";
 }

@@ -36,6 +36,7 @@ enum class Errc : unsigned short {
   too_large = 25,        // over a documented limit
   closed = 26,           // the object is shutting down
   would_block = 27,      // not in the page cache; ask again asynchronously
+  dropped = 28,          // this chunk server was removed for ever (rm-cs)
 };
 
 std::error_category const& pstorage_category();

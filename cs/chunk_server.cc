@@ -36,6 +36,7 @@ Outcome<void> Chunk_server::start() {
   };
   sync_ = std::make_unique<Sync_manager>(clock_, network_, log_, *store_, options_.host, report,
                                          options_.sync);
+  start_upkeep();
   return success();
 }
 
@@ -209,6 +210,7 @@ void Chunk_server::on_tick() {
     if (peer != peers_.end()) dispatch(next.connection, peer->second.role, next.message);
   }
   sync_->on_tick();
+  upkeep();
   heartbeat();
   finish_turn();
 }

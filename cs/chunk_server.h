@@ -17,7 +17,9 @@
 #include "core/env/random.h"
 #include "core/log.h"
 #include "cs.pb.h"
+#include "cs/block_healer.h"
 #include "cs/repository.h"
+#include "cs/scrubber.h"
 #include "cs/store.h"
 #include "cs/sync_manager.h"
 
@@ -37,6 +39,8 @@ struct Chunk_server_options {
   std::size_t deferred_bytes_max = 256u << 20;  // requests waiting for room in journal and memory
   Duration heartbeat_interval = std::chrono::seconds(1);
   bool encrypted = false;  // connections stay in TLS
+  /// The MDS says that this server was removed for ever (rm-cs): it should end.
+  std::function<void(Failure const&)> on_dropped;
 };
 
 /// Thread: the owner's loop, which calls on_turn_end() every turn and on_tick() every
@@ -86,6 +90,13 @@ class Chunk_server final : public Connection_handler, public Turn_hook, public T
     proto::Cs_reply reply;
   };
 
+  struct Check {
+    Connection_id connection;
+    Header header;
+    proto::Check_chunk request;
+    std::uint32_t bad = 0;
+  };
+
   // chunk_server.cc
   void dispatch(Connection_id connection, Role role, Message& message);
   bool must_wait(Connection_id connection, Message& message, std::size_t bytes);
@@ -122,8 +133,19 @@ class Chunk_server final : public Connection_handler, public Turn_hook, public T
   void send_control(Connection_id connection, Header const& request, proto::Cs_reply& reply);
   void send_control(Connection_id connection, Header const& request, Errc status);
 
+  // upkeep.cc
+  void start_upkeep();
+  void upkeep();
+  void find_replicas(Chunk_id chunk, std::uint32_t blocks,
+                     std::function<void(Outcome<proto::File_map>)> done);
+  void send_inventory();
+  void handle_check(Connection_id connection, Header const& header,
+                    proto::Check_chunk const& check);
+  void step_checks();
+
   // mds_link.cc
   void register_with_mds();
+  void registration_answered(Outcome<proto::Mds_reply> const& reply);
   void heartbeat();
   std::string flags() const;
   void on_push(proto::Mds_push const& push);
@@ -138,6 +160,9 @@ class Chunk_server final : public Connection_handler, public Turn_hook, public T
   std::unique_ptr<Store> store_;
   std::unique_ptr<client::Mds_session> mds_;
   std::unique_ptr<Sync_manager> sync_;
+  std::unique_ptr<Scrubber> scrubber_;
+  std::unique_ptr<Block_healer> healer_;
+  std::vector<Check> checks_;  // read, not yet answered
 
   std::map<Connection_id, Peer> peers_;
   Connection_id last_connection_;  // its peer is looked up once a run of messages
@@ -154,13 +179,16 @@ class Chunk_server final : public Connection_handler, public Turn_hook, public T
   std::vector<Address> addresses_;
   bool registered_ = false;
   bool registering_ = false;
+  bool dropped_ = false;  // rm-cs
   bool heartbeat_sent_ = false;
   Time_point last_heartbeat_{};
   Time_point register_at_{};
   std::uint32_t ticks_ = 0;          // since the last heartbeat
   std::uint32_t ticks_waiting_ = 0;  // ... with somebody waiting for the disk
   std::uint64_t read_bytes_ = 0, write_bytes_ = 0, read_ops_ = 0, write_ops_ = 0;
+  std::uint64_t served_before_ = 0;  // requests at the last tick
   Time_point corrupt_logged_{};
+  Time_point last_inventory_{};
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

@@ -61,6 +61,7 @@ void Chunk_server::handle_control(Connection_id connection, Role role, Message& 
     if (!store_->has_room(bytes)) return defer(connection, message);
     return handle_open(connection, header, request.open_chunks());
   }
+  if (request.has_check_chunk()) return handle_check(connection, header, request.check_chunk());
   if (request.has_accept_torn()) {
     std::size_t const bytes =
         static_cast<std::size_t>(request.accept_torn().blocks_size()) * block_bytes;

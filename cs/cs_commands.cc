@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <filesystem>
 
 #include "core/cli/commands.h"
 #include "core/cli/daemon.h"
@@ -28,6 +29,9 @@ Outcome<void> make_cs(Cli& cli, cs::Make_cs_options options) {
   PS_TRY(Cs_id const id, cs::make_cs(options, [&cli](proto::Mds_request request) {
            return cli.call(std::move(request));
          }));
+  std::error_code error;
+  auto const directory = std::filesystem::absolute(options.directory, error).string();
+  PS_CHECK(note_repository(options.cluster, "cs", directory));
   if (cli.options().is_quiet) return success();
   std::printf("CS#%u is made. Start it: csd -r %s\n", id.value, options.directory.c_str());
   return success();

@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 #include <filesystem>
 #include <iostream>
+#include <optional>
 
 #include "core/auth/key.h"
 #include "core/cli/daemon.h"
@@ -187,6 +188,11 @@ Outcome<void> serve(Options const& options, Log& log, cli::Daemon_start& start) 
 
   auto settings = server_options(options, identity, host, servers, log);
   settings.store.journal_name = journal.name;
+  std::optional<Failure> dropped;
+  settings.on_dropped = [&](Failure const& why) {
+    dropped = why;
+    runtime.stop();
+  };
   cs::Chunk_server server(runtime.clock(), runtime.network(), *disk,
                           journal.disk ? *journal.disk : *disk, runtime.random(), log, settings);
   PS_CHECK(server.start());
@@ -211,6 +217,7 @@ Outcome<void> serve(Options const& options, Log& log, cli::Daemon_start& start) 
   runtime.run();
   runtime.remove_ticker(server);
   runtime.network().set_turn_hook(nullptr);
+  if (dropped) return *dropped;
   if (clean) return success();
   return failure(
       Errc::io_error,

@@ -28,7 +28,7 @@ void Chunk_server::serve(std::vector<Address> const& addresses) {
 }
 
 void Chunk_server::register_with_mds() {
-  if (registering_ || stopping_) return;
+  if (registering_ || stopping_ || dropped_) return;
   registering_ = true;
   proto::Mds_request request;
   proto::Register_cs& message = *request.mutable_register_cs();
@@ -42,21 +42,32 @@ void Chunk_server::register_with_mds() {
   message.set_total_bytes(store_->space().total_bytes);
   message.set_free_bytes(store_->space().free_bytes);
   message.set_flags(flags());
-  mds_->call(std::move(request), Duration{0}, [this](Outcome<proto::Mds_reply> const& reply) {
-    registering_ = false;
-    registered_ = reply.has_value();
-    register_at_ = clock_.now() + register_retry;
-    if (reply.has_error()) {
-      log_.error("the MDS refuses this chunk server: " + reply.error().text);
-    } else {
-      log_.info("registered with the MDS", {{"cs", options_.identity.cs}});
-      if (reply.value().registered_cs().encryption() && !options_.encrypted) {
-        log_.warn(
-            "the cluster wants encryption (net.encryption) and this chunk server was started "
-            "without: restart it with --encrypt");
-      }
+  mds_->call(std::move(request), Duration{0},
+             [this](Outcome<proto::Mds_reply> const& reply) { registration_answered(reply); });
+}
+
+void Chunk_server::registration_answered(Outcome<proto::Mds_reply> const& reply) {
+  registering_ = false;
+  registered_ = reply.has_value();
+  register_at_ = clock_.now() + register_retry;
+  if (reply.has_value()) {
+    log_.info("registered with the MDS", {{"cs", options_.identity.cs}});
+    auto const& settings = reply.value().registered_cs();
+    scrubber_->set_period(std::chrono::seconds(settings.scrub_period_s()));
+    if (settings.encryption() && !options_.encrypted) {
+      log_.warn(
+          "the cluster wants encryption (net.encryption) and this chunk server was started "
+          "without: restart it with --encrypt");
     }
-  });
+    return send_inventory();
+  }
+  if (errc_of(reply.error().code) != Errc::dropped) {
+    return log_.error("the MDS refuses this chunk server: " + reply.error().text);
+  }
+  // Said once: it will never be taken back.
+  dropped_ = true;
+  if (options_.on_dropped) return options_.on_dropped(reply.error());
+  log_.error(reply.error().text);
 }
 
 std::string Chunk_server::flags() const {
@@ -97,10 +108,17 @@ void Chunk_server::heartbeat() {
   message.set_read_ops(read_ops_);
   message.set_write_ops(write_ops_);
   message.set_syncs(store_->syncs());
+  message.set_scrubbed_bytes(scrubber_->scrubbed_bytes());
+  message.set_scrub_errors(scrubber_->errors());
+  message.set_scrub_repaired(healer_->repaired());
+  message.set_pulled_bytes(sync_->pulled_bytes());
   mds_->call(std::move(request), heartbeat_patience,
              [this](Outcome<proto::Mds_reply> const& reply) {
                heartbeat_sent_ = false;
-               if (reply.has_value()) return;
+               if (reply.has_value()) {
+                 auto const& settings = reply.value().registered_cs();
+                 return scrubber_->set_period(std::chrono::seconds(settings.scrub_period_s()));
+               }
                // Another master, or one that was started anew, does not know this server yet.
                if (errc_of(reply.error().code) == Errc::refused) registered_ = false;
              });

@@ -81,6 +81,8 @@ class Store final : private Journal::Listener {
   /// chunks: at once. Errors: unavailable (no room in the journal now), read_only.
   void remove(Chunk_id id, Store_done done);
   std::size_t chunk_count() const { return chunks_.chunk_count(); }
+  /// Of all chunks on this disk.
+  std::set<Chunk_id> const& names() const { return chunks_.names(); }
 
   Epoch seal_of(File_id file) const {
     auto const found = seals_.find(file);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/crc32c.h"
+#include "cs/peer_address.h"
 
 namespace pstorage::cs {
 
@@ -192,18 +193,6 @@ void Sync_manager::own_table_read(Chunk_id chunk, std::uint64_t round, Read_resu
 
 // ---------------------------------------------------------------- sources
 
-Address Sync_manager::pick_address(proto::Cs_address const& source) const {
-  Address chosen;
-  for (std::string const& text : source.addresses()) {
-    auto const parsed = Address::parse(text, 0);
-    if (parsed.has_error()) continue;
-    bool const here = source.host_id() == own_host_.value;
-    if (parsed.value().is_unix() && here) return parsed.value();
-    if (!parsed.value().is_unix() && chosen.host.empty()) chosen = parsed.value();
-  }
-  return chosen;
-}
-
 Sync_manager::Link* Sync_manager::link_of(Task& task) {
   if (task.sources.empty()) return nullptr;
   auto const found = links_.find(task.sources[task.source % task.sources.size()].cs());
@@ -216,7 +205,7 @@ void Sync_manager::ask(Task& task, Operation operation, std::uint32_t offset,
   task.sent = clock_.now();
   if (task.sources.empty()) return source_failed(task, "no source is known");
   auto const& source = task.sources[task.source % task.sources.size()];
-  Address const address = pick_address(source);
+  Address const address = pick_address(source, own_host_);
   Link& link = links_[source.cs()];
   if (!link.connection || link.address != address) {
     if (link.connection) network_.close(link.connection);
@@ -352,6 +341,7 @@ void Sync_manager::on_pull(Task& task, Message& message) {
     at += block_bytes;
   }
   if (!valid || at != message.data.size()) return source_failed(task, "its answer is damaged");
+  pulled_bytes_ += message.data.size();
   task.pulled = std::move(message);
   task.state = State::store;
   store_pulled(task);

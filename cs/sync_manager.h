@@ -42,6 +42,8 @@ class Sync_manager final : private Connection_handler {
   void chunk_removed(Chunk_id chunk) { tasks_.erase(chunk); }
   void on_tick();
   std::size_t active() const { return tasks_.size(); }
+  /// Received from other servers since the start.
+  std::uint64_t pulled_bytes() const { return pulled_bytes_; }
 
  private:
   enum class State : unsigned char {
@@ -107,7 +109,6 @@ class Sync_manager final : private Connection_handler {
   void source_failed(Task& task, std::string const& why);
   void pause(Task& task, Duration time);
   Link* link_of(Task& task);
-  Address pick_address(proto::Cs_address const& source) const;
   bool needs(Chunk& chunk, Task const& task, std::uint32_t block, Block_record const& own,
              Block_record const& theirs) const;
   std::uint32_t window(Task const& task) const;
@@ -123,6 +124,7 @@ class Sync_manager final : private Connection_handler {
   std::map<std::uint32_t, Link> links_;  // by cs
   std::uint64_t next_request_ = 1;
   std::uint64_t next_round_ = 1;
+  std::uint64_t pulled_bytes_ = 0;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

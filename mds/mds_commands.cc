@@ -59,10 +59,12 @@ Outcome<void> make_first(Cli& cli, Make_options const& options, mds::Repository 
   PS_CHECK(mds::make_repository(directory, repository));
   // The key comes last: with it the host belongs to the cluster.
   auto saved = save_bootstrap_list(cluster, {client_address(repository.address)});
+  if (saved.has_value()) saved = note_repository(cluster, "mds", directory);
   if (saved.has_value()) saved = save_key(key_path(cluster), key);
   if (!saved.has_value()) {
     mds::unmake_repository(directory);
     std::filesystem::remove(cluster_directory(cluster) + "/bs.list", error);
+    std::filesystem::remove(cluster_directory(cluster) + "/mds.list", error);
     std::filesystem::remove(cluster_directory(cluster), error);
     return saved;
   }
@@ -102,6 +104,7 @@ Outcome<void> make_further(Cli& cli, Make_options const& options, mds::Repositor
     return made;
   }
   PS_CHECK(save_bootstrap_list(repository.cluster, {client_address(repository.address)}));
+  PS_CHECK(note_repository(repository.cluster, "mds", directory));
   if (!cli.options().is_quiet) {
     std::printf("MDS#%u is made. Start it: mdsd -r %s\n", repository.id.value, directory.c_str());
   }

@@ -77,6 +77,8 @@ void add_volume_commands(Cli& cli);
 void add_status_commands(Cli& cli);
 void add_config_commands(Cli& cli);
 void add_node_commands(Cli& cli);
+void add_healing_commands(Cli& cli);
+void add_check_commands(Cli& cli);
 void add_mds_commands(Cli& cli);  // mds/
 void add_cs_commands(Cli& cli);   // cs/
 

@@ -11,5 +11,7 @@ int main(int argc, char** argv) {
   add_volume_commands(cli);
   add_status_commands(cli);
   add_config_commands(cli);
+  add_healing_commands(cli);
+  add_check_commands(cli);
   return cli.run(argc, argv);
 }

@@ -57,6 +57,20 @@ void print_chunks(proto::Status_reply const& status) {
   std::printf("%s\n", line.c_str());
 }
 
+void print_repair(proto::Status_reply const& status) {
+  std::printf("Repair: %" PRIu64 " replicas to make", status.repair_replicas());
+  if (status.repair_replicas() != 0) {
+    std::printf(" (%s), %s/s", format_size(status.repair_bytes()).c_str(),
+                format_size(status.repair_bytes_per_s()).c_str());
+    if (status.repair_eta_s() != 0) {
+      std::printf(", ready in about %s", duration_text(status.repair_eta_s() * 1000).c_str());
+    }
+  }
+  std::printf("\nScrub:  %s read, %" PRIu64 " bad blocks found, %" PRIu64 " repaired\n",
+              format_size(status.scrubbed_bytes()).c_str(), status.scrub_errors(),
+              status.scrub_repaired());
+}
+
 void print_summary(proto::Status_reply const& status) {
   auto const servers = services_of(status.services(), "CS");
   std::uint64_t active = 0;
@@ -79,8 +93,8 @@ void print_summary(proto::Status_reply const& status) {
   auto const all_mds = services_of(status.services(), "MDS");
   auto const avail = std::count_if(all_mds.begin(), all_mds.end(),
                                    [](auto const& mds) { return mds.state() == "avail"; });
-  std::printf("MDS nodes: %td of %zu, epoch uptime: %s\n", avail, all_mds.size(),
-              duration_text(status.epoch_uptime_ms()).c_str());
+  std::printf("MDS nodes: %td of %zu, epoch uptime: %s, epoch %" PRIu64 "\n", avail,
+              all_mds.size(), duration_text(status.epoch_uptime_ms()).c_str(), status.epoch());
   std::printf("CS nodes:  %" PRIu64 " of %zu (%" PRIu64 " avail, %" PRIu64 " inactive, %" PRIu64
               " offline)\n",
               active, servers.size(), active, inactive, offline);
@@ -91,6 +105,7 @@ void print_summary(proto::Status_reply const& status) {
               " chunks, %" PRIu64 " chunk replicas\n",
               format_size(status.file_bytes()).c_str(), status.files(), status.inodes(),
               status.file_maps(), status.chunk_count(), status.chunk_replicas());
+  print_repair(status);
   std::uint64_t read_bytes = 0;
   std::uint64_t write_bytes = 0;
   std::uint64_t read_ops = 0;

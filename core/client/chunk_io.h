@@ -40,6 +40,8 @@ class Chunk_host {
   virtual void ask_report(Chunk_io& chunk, std::vector<Cs_id> const& failed,
                           std::string const& why) = 0;
   virtual void ask_map(Chunk_io& chunk) = 0;
+  /// Asks the MDS, from now on, what the chunk's set is. Answered by map_confirmed().
+  virtual void confirm_map(Chunk_io& chunk) = 0;
   /// `cs` has unflushed writes of `chunk` now, and had none before.
   virtual void mark_dirty(Chunk_io& chunk, Cs_id cs) = 0;
   /// A CS says that a newer writer has taken over: nothing more may be sent.
@@ -107,6 +109,8 @@ class Chunk_io final : private Cs_op_owner {
   void submit(Piece& piece);
   /// A map of this chunk from the MDS; older versions than the known one are ignored.
   void adopt(proto::Chunk const& chunk, bool just_allocated);
+  /// Answer to confirm_map(): the chunk as the MDS has it now; null: unknown, ask again.
+  void map_confirmed(proto::Chunk const* chunk);
   void report_failed();  // the MDS did not answer usefully; try again later
   void allocation_failed(Errc why);
   void link_up(Cs_link& link);
@@ -212,6 +216,8 @@ class Chunk_io final : private Cs_op_owner {
   std::vector<Replica> replicas_;
   bool allocating_ = false;
   bool reporting_ = false;
+  bool confirming_ = false;  // confirm_map() is under way
+  bool confirmed_ = false;   // the set is still the present one, after all members had lost it
   bool reconciled_ = false;
   bool restless_ = false;
   Errc aborted_ = Errc::ok;

@@ -140,6 +140,16 @@ void Chunk_io::remap_pieces(std::vector<int> const& from, std::uint32_t newcomer
     }
 }
 
+void Chunk_io::map_confirmed(proto::Chunk const* chunk) {
+  confirming_ = false;
+  if (aborted_ != Errc::ok) return;
+  if (chunk != nullptr && chunk->version() > version_.value) return adopt(*chunk, false);
+  confirmed_ = chunk != nullptr && chunk->version() == version_.value;
+  if (chunk == nullptr) return note_unrest();
+  advance();
+  confirmed_ = false;
+}
+
 void Chunk_io::report_failed() {
   reporting_ = false;
   retry_report_at_ = host_.now() + report_retry;
@@ -185,6 +195,14 @@ void Chunk_io::judge_members() {
   if (missing + lost == 0) return;
   bool const nobody_has_it = missing == in_sync && !reconciled_;
   bool const everybody_lost = missing + lost == in_sync && !nobody_has_it;
+  // Or it was moved: they have deleted it because others hold it now, and the news did not reach
+  // us. Whoever deletes a replica does so after the set has changed, so a look now will tell.
+  bool const is_sure = confirmed_ || PS_MUTANT(believe_members_that_have_nothing);
+  if ((nobody_has_it || everybody_lost) && !is_sure) {
+    if (!std::exchange(confirming_, true)) host_.confirm_map(*this);
+    return;
+  }
+  confirmed_ = false;
   if (everybody_lost) host_.writes_lost(*this);
   for (Replica& replica : replicas_) {
     if (!replica.missing && !replica.lost_writes) continue;

@@ -102,6 +102,25 @@ void File_volume::ask_map(Chunk_io&) {
                    });
 }
 
+void File_volume::confirm_map(Chunk_io& chunk) {
+  // Not shared with ask_map(): an answer that is older than the question proves nothing.
+  proto::Mds_request request;
+  request.mutable_get_map()->set_file(file_.value);
+  request.mutable_get_map()->add_indexes(chunk.index());
+  host_.mds().call(
+      std::move(request), Duration{0},
+      [this, &chunk, alive = std::weak_ptr<bool>(alive_)](Outcome<proto::Mds_reply> answer) {
+        auto const token = alive.lock();
+        if (token == nullptr || !*token || dead_ != Errc::ok) return;
+        bool const has_it = answer.has_value() && answer.value().map().chunks_size() == 1;
+        ++batching_;
+        if (has_it) host_.learn_servers(answer.value().map());
+        chunk.map_confirmed(has_it ? &answer.value().map().chunks(0) : nullptr);
+        --batching_;
+        end_of_event();
+      });
+}
+
 // ------------------------------------------------------------------ links, lease, life
 
 void File_volume::on_link_up(Cs_link& link) {

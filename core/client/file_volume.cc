@@ -97,6 +97,10 @@ void File_volume::adopt_map(proto::File_map const& map) {
   if (dead_ != Errc::ok) return;
   host_.learn_servers(map);
   ++batching_;
+  if (map.replicas_min() != 0 && map.replicas_min() != replicas_min_) {
+    replicas_min_ = map.replicas_min();
+    for (auto& [_, chunk] : chunks_) chunk->on_tick();  // some may go on now
+  }
   for (auto const& one : map.chunks()) {
     bool const has_joiner =
         std::any_of(one.replicas().begin(), one.replicas().end(),

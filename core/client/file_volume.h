@@ -117,6 +117,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void ask_report(Chunk_io& chunk, std::vector<Cs_id> const& failed,
                   std::string const& why) override;
   void ask_map(Chunk_io& chunk) override;
+  void confirm_map(Chunk_io& chunk) override;
   void mark_dirty(Chunk_io& chunk, Cs_id cs) override;
   void lease_lost() override;
   void writes_lost(Chunk_io& chunk) override;
@@ -168,7 +169,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   Epoch const epoch_;
   std::uint64_t size_;
   std::uint32_t const chunk_bytes_;
-  std::uint32_t const replicas_min_;
+  std::uint32_t replicas_min_;  // set-attr may change it
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 
   std::map<std::uint32_t, proto::Chunk> untouched_;  // mapped, not used under this lease yet

@@ -36,6 +36,10 @@ bool is_command(proto::Mds_request const& request) {
     case proto::Mds_request::kListServices:
     case proto::Mds_request::kGetEvents:
     case proto::Mds_request::kGetConfig:
+    case proto::Mds_request::kExplain:
+    case proto::Mds_request::kOkToStop:
+    case proto::Mds_request::kInventory:
+    case proto::Mds_request::kReportDamage:
     case proto::Mds_request::OP_NOT_SET:
       return false;
     default:

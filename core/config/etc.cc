@@ -150,6 +150,20 @@ Outcome<std::vector<Address>> bootstrap_list(std::string const& cluster, std::st
   return parse_servers(split(content.value(), "\n,"), path);
 }
 
+Outcome<void> note_repository(std::string const& cluster, std::string const& kind,
+                              std::string const& directory) {
+  if (directory.find('\n') != std::string::npos)
+    return failure(Errc::bad_request, "the repository's path has a line break in it");
+  auto const path = cluster_directory(cluster) + "/" + kind + ".list";
+  auto const known = read_small_file(path, small_file_bytes_max);
+  if (!known.has_value() && errc_of(known.error().code) != Errc::not_found) return known.error();
+  auto content = known.has_value() ? known.value() : std::string();
+  if (("\n" + content).find("\n" + directory + "\n") != std::string::npos) return success();
+  content += directory + "\n";
+  PS_CHECK(make_directories(cluster_directory(cluster)));
+  return write_file_atomically(path, as_bytes(content), 0644);
+}
+
 Outcome<void> save_bootstrap_list(std::string const& cluster, std::vector<Address> const& servers) {
   std::vector<Address> all;
   if (auto known = bootstrap_list(cluster, ""); known) all = std::move(known).value();

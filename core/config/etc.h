@@ -32,6 +32,10 @@ std::string host_location();
 /// clusters/NAME/bs.list (one ADDR[:P] a line). P is the port that names the MDS; the addresses
 /// returned have the client port, P + 1. unix:PATH is taken as it is.
 Outcome<std::vector<Address>> bootstrap_list(std::string const& cluster, std::string const& given);
+/// Notes a repository of this host in clusters/NAME/KIND.list (KIND: mds, cs), which the init
+/// scripts read. One path a line.
+Outcome<void> note_repository(std::string const& cluster, std::string const& kind,
+                              std::string const& directory);
 /// Adds client addresses that are new, as bootstrap_list returns them, to bs.list (atomically, no
 /// duplicates).
 Outcome<void> save_bootstrap_list(std::string const& cluster, std::vector<Address> const& servers);

@@ -13,14 +13,6 @@ bool contains(std::vector<Cs_id> const& list, Cs_id cs) {
   return std::find(list.begin(), list.end(), cs) != list.end();
 }
 
-/// 2 full -> 1 -> 0 -> 3.
-std::vector<std::uint32_t> tier_order(std::uint32_t wanted) {
-  std::vector<std::uint32_t> order;
-  for (auto tier = wanted + 1; tier-- > 0;) order.push_back(tier);
-  for (auto tier = wanted + 1; tier <= tier_max; ++tier) order.push_back(tier);
-  return order;
-}
-
 std::string first_parts(std::string const& location, int parts) {
   std::size_t end = 0;
   for (int i = 0; i < parts; ++i) {
@@ -90,6 +82,18 @@ std::string explain(Placement_request const& request, std::vector<Candidate> con
 
 }  // namespace
 
+// 2 full -> 1 -> 0 -> 3.
+std::vector<std::uint32_t> tier_order(std::uint32_t wanted) {
+  std::vector<std::uint32_t> order;
+  for (auto tier = wanted + 1; tier-- > 0;) order.push_back(tier);
+  for (auto tier = wanted + 1; tier <= tier_max; ++tier) order.push_back(tier);
+  return order;
+}
+
+std::uint32_t tier_rank(std::uint32_t wanted, std::uint32_t tier) {
+  return tier <= wanted ? wanted - tier : tier;
+}
+
 char const* name_of(Failure_domain domain) {
   return domain_names[static_cast<std::size_t>(domain) % domain_names.size()];
 }
@@ -134,7 +138,9 @@ Outcome<std::vector<Cs_id>> place(Placement_request const& request,
     }
   }
   std::vector<Cs_id> chosen;
-  for (auto const tier : tier_order(std::min(request.tier, tier_max))) {
+  auto tiers = tier_order(std::min(request.tier, tier_max));
+  tiers.resize(std::min<std::size_t>(tiers.size(), request.ranks));
+  for (auto const tier : tiers) {
     std::vector<Candidate const*> eligible;
     for (auto const& candidate : candidates) {
       if (candidate.tier == tier && candidate.usable && !contains(request.excluded, candidate.cs) &&

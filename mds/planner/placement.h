@@ -36,8 +36,9 @@ struct Candidate {
   std::uint32_t tier = 0;
   std::uint64_t total_bytes = 0;
   std::uint64_t free_bytes = 0;
-  bool usable = false;  // active
-  std::string state;    // for people
+  bool usable = false;     // active
+  std::string state;       // for people
+  bool releasing = false;  // rm-cs: a source, nothing more
 };
 
 struct Placement_rules {
@@ -51,9 +52,15 @@ struct Placement_request {
   Failure_domain domain = Failure_domain::host;
   std::uint32_t tier = 0;
   std::uint64_t chunk_bytes = 0;
-  std::vector<Cs_id> present;   // hold a replica already: their domains are taken
-  std::vector<Cs_id> excluded;  // must not be used, but their domains are free
+  std::vector<Cs_id> present;          // hold a replica already: their domains are taken
+  std::vector<Cs_id> excluded;         // must not be used, but their domains are free
+  std::uint32_t ranks = tier_max + 1;  // only this many tiers, from the front of tier_order()
 };
+
+/// The asked tier, then lower numbers downwards, then higher ones: where a full tier spills.
+std::vector<std::uint32_t> tier_order(std::uint32_t wanted);
+/// Position of `tier` in the order for `wanted`: 0 is the asked one.
+std::uint32_t tier_rank(std::uint32_t wanted, std::uint32_t tier);
 
 /// The key of `candidate`'s failure domain: equal keys fail together.
 std::string domain_key(Failure_domain domain, Candidate const& candidate);

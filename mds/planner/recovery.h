@@ -8,10 +8,21 @@
 
 #include "core/ids.h"
 #include "mds/planner/placement.h"
+#include "mds/planner/servers.h"
 
 namespace pstorage::mds {
 
-/// A chunk with fewer in-sync replicas than its norm. Given in order of need.
+/// How much a chunk needs the planner, most first.
+enum class Need : std::uint8_t {
+  pending,   // blocked, and a client holds the file open: it may be waiting
+  blocked,   // fewer up-to-date replicas than the minimum
+  urgent,    // just the minimum
+  degraded,  // fewer than the norm
+  leaving,   // complete, but a replica is on a server that is being released or has failed
+  misplaced  // complete, but not where its attributes want it
+};
+
+/// A chunk that is not as it should be.
 struct Needy_chunk {
   Chunk_id chunk;
   Version version;
@@ -24,30 +35,36 @@ struct Needy_chunk {
   std::vector<Cs_id> stale;
   std::vector<Cs_id> garbage;  // servers that still have to delete an old replica of it
   std::vector<Cs_id> resting;  // servers where a sync of it has just failed
-};
-
-struct Recovery_limits {
-  std::uint32_t syncs_per_cs = 8;  // replicas that one server pulls at a time
-  std::uint32_t syncs_total = 64;
-};
-
-struct Sync_choice {
-  Chunk_id chunk;
-  Version version;
-  Cs_id cs;
+  Need need = Need::degraded;
 };
 
 /// Is automatic replication onto new servers allowed? Not while more hosts are offline than
 /// `offline_hosts_max`: that is a network or power failure, not broken disks.
 bool replication_allowed(std::vector<Candidate> const& candidates, std::uint64_t offline_hosts_max);
 
-/// Chooses syncs to start: first stale replicas whose server is back (little to copy), then, where
-/// no server that is merely inactive may still return with one, new servers. `busy`: syncs under
-/// way by server.
-std::vector<Sync_choice> plan_recovery(std::vector<Needy_chunk> const& chunks,
-                                       std::vector<Candidate> const& candidates,
-                                       std::map<Cs_id, std::uint32_t> busy,
-                                       Recovery_limits const& limits, Placement_rules const& rules,
-                                       std::uint64_t offline_hosts_max, Random& random);
+/// The up-to-date replicas that are to stay: on staying servers, one a failure domain, at most
+/// norm; preferably active ones, in the right tier, on less full servers.
+std::vector<Cs_id> kept_replicas(Needy_chunk const& chunk, Servers const& servers);
+
+/// Chooses syncs to start, in order of need: first stale replicas whose server is back (little to
+/// copy), then, where no server that is merely inactive may still return with one, new servers.
+void plan_recovery(std::vector<Needy_chunk> chunks, Servers const& servers, Sync_slots& slots,
+                   Placement_rules const& rules, std::uint64_t offline_hosts_max, Random& random);
+
+/// Complete chunks with a replica in another tier than asked: the worst one moves when a nearer
+/// tier has room again (with some to spare, so that it does not spill back at once).
+void plan_tiers(std::vector<Needy_chunk> const& chunks, Servers const& servers, Sync_slots& slots,
+                Placement_rules const& rules, Random& random);
+
+/// Replicas to be taken out of the set of one chunk.
+struct Removal {
+  Chunk_id chunk;
+  Version version;
+  std::vector<Cs_id> servers;
+};
+
+/// Replicas that are too many: once norm kept ones are in sync on active servers, all others (and
+/// what a failed sync has left). Not while a sync of the chunk is under way.
+std::vector<Removal> plan_removals(std::vector<Needy_chunk> const& chunks, Servers const& servers);
 
 }  // namespace pstorage::mds

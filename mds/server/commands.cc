@@ -26,8 +26,10 @@ bool grows(Mds_request const& request) {
   }
 }
 
+/// Does it have to know how full the chunk servers are?
 bool places_replicas(Mds_request const& request) {
-  return request.op_case() == Mds_request::kAllocate;
+  return request.op_case() == Mds_request::kAllocate ||
+         request.op_case() == Mds_request::kReleaseCs;
 }
 
 }  // namespace
@@ -38,6 +40,11 @@ Outcome<void> Metadata_server::admit(Mds_request const& request) {
                                           " commands: try again");
   }
   if (stalled_ || (low_space_ && grows(request))) {
+    if (yield_leadership()) {
+      return failure(Errc::unavailable,
+                     "the disk of this metadata server is full: another one is "
+                     "asked to lead");
+    }
     return failure(Errc::no_space,
                    "the disk of the metadata server is full: free space there, "
                    "then try again");

@@ -12,6 +12,10 @@ using proto::Mds_request;
 
 constexpr Duration leaderless_patience = std::chrono::seconds(10);
 constexpr std::uint64_t lag_max = 1000;
+constexpr auto silence_max = std::chrono::seconds(5);
+// A server that cannot take what grows lets another one lead, again and again until one can.
+constexpr Duration full_hand_over_interval = std::chrono::seconds(10);
+constexpr Duration full_hand_over_patience = std::chrono::seconds(1);
 
 struct Mds_row {
   std::uint32_t id = 0;
@@ -91,7 +95,7 @@ void Metadata_server::step_down() {
   // Whether their commands take effect is open: they are asked again, with the same numbers.
   for (auto const& [index, one] : waiting) refuse_as_follower(one.connection, one.request_id);
   tables_ = {};
-  plan_cursor_state_ = plan_cursor_chunk_ = 0;
+  healing_ = {};
   drop_cursor_.clear();
   told_of_.clear();
   leader_heard_ = clock_.now();
@@ -172,30 +176,45 @@ void Metadata_server::note_change(Outcome<void> const& changed, std::string cons
              {{"server", address}, {"reason", changed.error().text}});
 }
 
-void Metadata_server::watch_members() {
+void Metadata_server::watch_members(Time_point now) {
   auto const members = entries_.members();
   for (auto const& row : load_mds(state_->database())) {
     auto const* const member = find(members, row.member);
     if (member == nullptr) continue;
     auto const name = "MDS#" + std::to_string(row.id) + " (" + row.address + ") ";
-    char const* trouble = "";
+    auto& told = told_of_.try_emplace(row.member, Member_memory{now, {}}).first->second;
+    if (member->is_active) told.active_at = now;
+    std::string trouble;
     if (member->has_lost) {
       trouble =
           "has lost entries that it had acknowledged: its repository is an old copy. "
           "Remove it with rm-mds and make a new one";
+    } else if (now - told.active_at >= silence_max) {
+      trouble = "didn't accept commits for " +
+                std::to_string(std::chrono::seconds(silence_max).count()) + " sec";
     } else if (!member->is_active) {
-      trouble = "does not answer";
+      continue;
     } else if (member->takes_copy) {
       trouble = "state is outdated and will do a full resync";
     } else if (member->lag > lag_max) {
       trouble = "lags behind for more than 1000 rounds";
     }
-    auto& told = told_of_[row.member];
-    if (told == trouble) continue;
-    bool const is_over = *trouble == 0;
-    told = trouble;
+    if (told.trouble == trouble) continue;
+    bool const is_over = trouble.empty();
+    told.trouble = trouble;
     add_event("JRN", is_over ? "INF" : "ERR", name + (is_over ? "is up to date again" : trouble));
   }
+}
+
+/// For want of space here. False: that was tried just now, and nobody else can.
+bool Metadata_server::yield_leadership() {
+  auto const now = clock_.now();
+  auto const since = now - handed_over_;
+  if (since < full_hand_over_patience) return true;
+  if (since < full_hand_over_interval || !hand_over()) return false;
+  handed_over_ = now;
+  log_.warn("this server's disk is full: another one is asked to lead");
+  return true;
 }
 
 Outcome<void> Metadata_server::may_remove(std::uint32_t id) {

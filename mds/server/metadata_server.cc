@@ -120,6 +120,7 @@ void Metadata_server::handle(Connection_id connection, Peer& peer, std::uint64_t
       auto const accepted = cs_heartbeat(connection, peer, *request.mutable_cs_heartbeat());
       proto::Mds_reply answer_now;
       if (accepted.has_value()) {
+        answer_now.mutable_registered_cs()->set_scrub_period_s(tables_.scrub_period_s);
         reply(connection, request_id, answer_now);
       } else {
         refuse(connection, request_id, accepted.error());
@@ -147,11 +148,16 @@ Outcome<void> Metadata_server::check_role(Peer const& peer, Mds_request const& r
     case Mds_request::kDropOffline:
     case Mds_request::kAddEvent:
     case Mds_request::kBootstrap:
+    case Mds_request::kRemoveReplicas:
+    case Mds_request::kDropCs:
+    case Mds_request::kAddGarbage:
       return failure(Errc::refused, "only the MDS itself may do that");
     case Mds_request::kRegisterCs:
     case Mds_request::kCsHeartbeat:
     case Mds_request::kSyncDone:
     case Mds_request::kDeletedChunks:
+    case Mds_request::kInventory:
+    case Mds_request::kReportDamage:
       if (role == Role::cs) return success();
       return failure(Errc::refused, "only a chunk server may do that");
     case Mds_request::kOpenSession:
@@ -233,7 +239,8 @@ void Metadata_server::on_tick() {
     watch_leader(now);
     if (leads) {
       arrange_members();
-      watch_members();
+      watch_members(now);
+      if (low_space_ || stalled_) yield_leadership();
     }
   }
   auto const rest = planner_due_ ? options_.planner_pause : options_.planner_interval;

@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,8 +14,8 @@
 #include "core/env/network.h"
 #include "core/env/random.h"
 #include "core/log.h"
-#include "mds/planner/recovery.h"
 #include "mds/replicated_log.h"
+#include "mds/server/healing.h"
 #include "mds/server/tables.h"
 #include "mds/state/state_machine.h"
 
@@ -100,6 +101,11 @@ class Metadata_server final : public Connection_handler,
     proto::Mds_request request;
   };
 
+  struct Member_memory {
+    Time_point active_at;
+    std::string trouble;  // told of; empty: none
+  };
+
   void on_committed(std::vector<Committed_entry> entries) override;
   void on_log_failed(Failure const& why) override;
   void on_leadership(bool leads) override;
@@ -126,7 +132,8 @@ class Metadata_server final : public Connection_handler,
   void learn_members();
   void arrange_members();
   void note_change(Outcome<void> const& changed, std::string const& address);
-  void watch_members();
+  void watch_members(Time_point now);
+  bool yield_leadership();
   Outcome<void> may_remove(std::uint32_t id);
   void fill_members(proto::Services& services);
 
@@ -169,9 +176,37 @@ class Metadata_server final : public Connection_handler,
   void watch_space();
   void checkpoint();
   void plan(Time_point now);
-  std::vector<Needy_chunk> next_needy_chunks();
   void drop_offline_replicas(std::vector<Candidate> const& candidates);
   std::map<Cs_id, std::uint32_t> syncs_under_way();
+
+  // healing.cc
+  void heal(Time_point now, std::vector<Candidate> const& candidates);
+  std::optional<Needy_chunk> load_needy(Chunk_id id, Need need, Time_point now);
+  std::vector<Needy_chunk> next_in_state(Chunk_state state, Need need, Time_point now);
+  std::vector<Needy_chunk> next_on_server(Cs_id cs, Time_point now);
+  std::vector<Needy_chunk> next_leaving(std::vector<Candidate> const& candidates, Time_point now);
+  void remove_replicas(std::vector<Needy_chunk> const& leaving, Servers const& servers,
+                       Time_point now);
+  void finish_releases(std::vector<Candidate> const& candidates);
+  void give_up_replicas(Cs_id cs, proto::Remove_replicas& command);
+  void balance(Servers const& servers, Sync_slots& slots, Placement_rules const& rules,
+               Time_point now);
+  void dismiss_dropped(std::set<Cs_id> const& changed);
+  void fill_repair(proto::Status_reply& status);
+  Outcome<void> take_inventory(Connection_id connection, proto::Inventory const& inventory);
+  Outcome<void> note_damage(Connection_id connection, proto::Report_damage const& damage,
+                            proto::Mds_reply& reply);
+  void push_minimums(std::set<File_id> const& files);
+
+  // explain.cc
+  Outcome<void> explain(proto::Explain const& query, proto::Explanation& out);
+  void explain_chunk(Chunk_row const& row, Inode const& inode, Servers const& servers,
+                     proto::Explanation& out);
+  std::string next_step(Needy_chunk const& chunk, Servers const& servers);
+  std::optional<Duration> time_to_offline(std::vector<Cs_id> const& servers);
+  Outcome<void> ok_to_stop(proto::Ok_to_stop const& query, proto::Stop_advice& out);
+  Outcome<void> advise_servers(std::vector<Cs_id> const& servers, proto::Stop_advice& out);
+  void advise_mds(proto::Ok_to_stop const& query, proto::Stop_advice& out);
 
   Clock& clock_;
   Network& network_;
@@ -197,14 +232,14 @@ class Metadata_server final : public Connection_handler,
   bool planner_due_ = true;
   Time_point start_time_;
   Time_point lead_since_;
-  Time_point leader_heard_;                       // any leader
-  bool has_warned_ = false;                       // of there being none
-  std::map<std::uint64_t, std::string> told_of_;  // trouble with members, by id
+  Time_point leader_heard_;                         // any leader
+  bool has_warned_ = false;                         // of there being none
+  std::map<std::uint64_t, Member_memory> told_of_;  // by id
+  Time_point handed_over_{-std::chrono::hours(1)};  // for want of space
   Time_point last_second_;
   Time_point last_plan_;
-  std::uint64_t plan_cursor_state_ = 0;
-  std::uint64_t plan_cursor_chunk_ = 0;
   std::map<Cs_id, std::uint64_t> drop_cursor_;
+  Healing healing_;
 };
 
 }  // namespace pstorage::mds

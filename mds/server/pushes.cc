@@ -1,5 +1,6 @@
 // What the MDS tells others unasked, after the change is committed and stored.
 #include "mds/server/metadata_server.h"
+#include "mds/state/settings.h"
 
 namespace pstorage::mds {
 namespace {
@@ -47,6 +48,12 @@ void Metadata_server::carry_out(Effects& effects) {
     push_garbage(cs);
   }
   for (auto const& [chunk, cs] : effects.failed_syncs) tables_.note_failed_sync(chunk, cs, now);
+  if (effects.config_changed) {
+    tables_.scrub_period_s = setting_number(database, "cs.scrub-period");
+  }
+  push_minimums(effects.minimums);
+  dismiss_dropped(effects.servers);
+  healing_.syncs_done += effects.syncs_done;
   if (effects.replicas_changed) planner_due_ = true;
   if (effects.members_changed) {
     learn_members();
@@ -76,7 +83,9 @@ void Metadata_server::push_whole_maps(Session_id session, Connection_id connecti
     if (lease.session != session) continue;
     proto::Mds_push push;
     fill_map(state_->database(), file, *push.mutable_map_changed());
-    if (!push.map_changed().chunks().empty()) send(connection, 0, push);
+    auto const inode = load_inode(state_->database(), file);
+    if (inode) push.mutable_map_changed()->set_replicas_min(inode->attributes.min);
+    send(connection, 0, push);
   }
 }
 

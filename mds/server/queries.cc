@@ -130,6 +130,18 @@ void Metadata_server::answer_query(Query& query, proto::Mds_reply& reply) {
             setting_text(database, setting.name);
       }
       break;
+    case Mds_request::kExplain:
+      done = explain(request.explain(), *reply.mutable_explanation());
+      break;
+    case Mds_request::kInventory:
+      done = take_inventory(query.connection, request.inventory());
+      break;
+    case Mds_request::kReportDamage:
+      done = note_damage(query.connection, request.report_damage(), reply);
+      break;
+    case Mds_request::kOkToStop:
+      done = ok_to_stop(request.ok_to_stop(), *reply.mutable_stop_advice());
+      break;
     default:
       done = failure(Errc::bad_request, "the request asks for nothing this MDS knows");
   }

@@ -23,6 +23,12 @@ char const* effective_state(std::uint64_t live, std::uint64_t syncing, std::uint
   return live == min ? "urgent" : "degraded";
 }
 
+/// As in the manual: "releasing" tells more than "active".
+std::string shown_state(std::string const& state, bool is_releasing) {
+  if (!is_releasing) return state;
+  return state == "active" ? "releasing" : state + " releasing";
+}
+
 void add_margins(Candidate const& candidate, Placement_rules const& rules,
                  std::uint64_t& allocatable, std::uint64_t& allocatable_total) {
   auto const margin =
@@ -49,15 +55,16 @@ void Metadata_server::fill_servers(proto::Services& services) {
     while (rows.next()) unique[Cs_id{rows.u32(0)}] = rows.u32(1);
   }
   Rows rows(database,
-            "SELECT cs.id, cs.state, host.name, cs.host, addresses, tier, location"
-            " FROM cs LEFT JOIN host ON host.id = cs.host ORDER BY cs.id");
+            "SELECT cs.id, cs.state, host.name, cs.host, addresses, tier, location,"
+            " release.cs IS NOT NULL FROM cs LEFT JOIN host ON host.id = cs.host"
+            " LEFT JOIN release ON release.cs = cs.id WHERE cs.state <> 'dropped' ORDER BY cs.id");
   while (rows.next()) {
     Cs_id const cs{rows.u32(0)};
     auto const memory = tables_.servers.find(cs);
     auto& service = *services.add_services();
     service.set_kind("CS");
     service.set_id(cs.value);
-    service.set_state(rows.text(1));
+    service.set_state(shown_state(rows.text(1), rows.flag(7)));
     service.set_host_name(rows.text(2));
     service.set_host_id(rows.u64(3));
     auto const addresses = split_lines(rows.text(4));
@@ -81,6 +88,7 @@ void Metadata_server::fill_servers(proto::Services& services) {
     service.set_read_ops(stats.read_ops());
     service.set_write_ops(stats.write_ops());
     service.set_syncs(stats.syncs());
+    service.set_pulled_bytes(stats.pulled_bytes());
   }
 }
 
@@ -197,6 +205,7 @@ void Metadata_server::fill_status(proto::Status_reply& status) {
     status.set_health("healthy");
   }
   fill_chunk_counts(status);
+  fill_repair(status);
   status.set_inodes(database.number("SELECT count(*) FROM inode", 0));
   status.set_files(database.number("SELECT count(*) FROM inode WHERE type = 0", 0));
   status.set_file_maps(database.number("SELECT count(*) FROM inode WHERE chunks > 0", 0));

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "mds/state/settings.h"
+
 namespace pstorage::mds {
 namespace {
 
@@ -11,12 +13,13 @@ constexpr Duration setback_max = std::chrono::seconds(30);
 }  // namespace
 
 void Leader_tables::load(Database& database, Time_point now) {
+  scrub_period_s = setting_number(database, "cs.scrub-period");
   {
     Rows rows(database, "SELECT id FROM session");
     while (rows.next()) sessions[Session_id{rows.u64(0)}].last_heard = now;
   }
   {
-    Rows rows(database, "SELECT id FROM cs");
+    Rows rows(database, "SELECT id FROM cs WHERE state <> 'dropped'");
     while (rows.next()) refresh_server(database, Cs_id{rows.u32(0)}, now);
   }
   Rows rows(database, "SELECT file, session, epoch FROM lease");

@@ -55,6 +55,7 @@ struct Leader_tables {
   std::map<std::pair<Chunk_id, Cs_id>, Setback> setbacks;
   std::vector<std::string> mds_clients;  // where clients reach the metadata servers
   std::uint64_t mds_generation = 0;
+  std::uint64_t scrub_period_s = 0;  // cs.scrub-period
 
   /// Reads everything; all timeouts count from `now`.
   void load(Database& database, Time_point now);

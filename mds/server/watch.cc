@@ -7,7 +7,6 @@
 namespace pstorage::mds {
 namespace {
 
-constexpr int needy_batch_max = 128;
 constexpr int drop_batch_max = 256;
 
 std::string seconds_text(Duration duration) {
@@ -104,60 +103,6 @@ std::map<Cs_id, std::uint32_t> Metadata_server::syncs_under_way() {
   return busy;
 }
 
-std::vector<Needy_chunk> Metadata_server::next_needy_chunks() {
-  auto& database = state_->database();
-  std::vector<Chunk_id> ids;
-  {
-    // By state and so by need; a batch at a time, going round, so that chunks that cannot be
-    // helped now do not keep the others waiting.
-    Rows rows(database,
-              "SELECT state, id FROM chunk WHERE state <> 0 AND state <= 3"
-              " AND (state, id) > (?, ?) ORDER BY state, id LIMIT ?");
-    rows.bind(1, plan_cursor_state_);
-    rows.bind(2, plan_cursor_chunk_);
-    rows.bind(3, needy_batch_max);
-    while (rows.next()) {
-      plan_cursor_state_ = rows.u64(0);
-      plan_cursor_chunk_ = rows.u64(1);
-      ids.push_back(Chunk_id{rows.u64(1)});
-    }
-  }
-  if (ids.size() < needy_batch_max) plan_cursor_state_ = plan_cursor_chunk_ = 0;
-  std::vector<Needy_chunk> needy;
-  for (auto const id : ids) {
-    auto const chunk = load_chunk(database, id);
-    auto const inode = chunk ? load_inode(database, chunk->file) : std::nullopt;
-    if (!inode) continue;
-    // The last writer vanished and may still be writing: only the next one can fence it, and only
-    // then may a replica be declared complete.
-    auto const lease = tables_.leases.find(chunk->file);
-    if (lease != tables_.leases.end() && !lease->second.session) continue;
-    auto const& attributes = inode->attributes;
-    Needy_chunk one{id,
-                    chunk->version,
-                    attributes.norm,
-                    attributes.domain,
-                    attributes.tier,
-                    attributes.chunk_size,
-                    {},
-                    {},
-                    {},
-                    {},
-                    tables_.resting(id, clock_.now())};
-    for (auto const& replica : chunk->replicas) {
-      auto& list = replica.state == proto::REPLICA_IN_SYNC   ? one.in_sync
-                   : replica.state == proto::REPLICA_SYNCING ? one.syncing
-                                                             : one.stale;
-      list.push_back(replica.cs);
-    }
-    Rows garbage(database, "SELECT cs FROM garbage WHERE chunk = ? ORDER BY cs");
-    garbage.bind(1, id);
-    while (garbage.next()) one.garbage.push_back(Cs_id{garbage.u32(0)});
-    needy.push_back(std::move(one));
-  }
-  return needy;
-}
-
 /// Replicas that nobody has reported because nobody writes: after their server went offline they
 /// count no longer.
 void Metadata_server::drop_offline_replicas(std::vector<Candidate> const& candidates) {
@@ -199,11 +144,6 @@ void Metadata_server::plan(Time_point now) {
   tables_.forget_setbacks(now);
   if (stalled_ || low_space_) return;
   auto& database = state_->database();
-  auto const busy = syncs_under_way();
-  std::uint64_t total = 0;
-  for (auto const& [cs, count] : busy) total += count;
-  auto const needy =
-      total < options_.recovery.syncs_total ? next_needy_chunks() : std::vector<Needy_chunk>();
   auto const candidates = load_candidates(database, tables_.space());
   auto const offline_hosts_max = setting_number(database, "mds.wd.max_offline_cs_hosts");
   bool const has_offline =
@@ -212,18 +152,7 @@ void Metadata_server::plan(Time_point now) {
   if (has_offline && replication_allowed(candidates, offline_hosts_max)) {
     drop_offline_replicas(candidates);
   }
-  if (needy.empty()) return;
-  auto const choices = plan_recovery(needy, candidates, busy, options_.recovery,
-                                     placement_rules(database), offline_hosts_max, random_);
-  if (choices.empty()) return;
-  proto::Mds_request request;
-  for (auto const& choice : choices) {
-    auto& one = *request.mutable_start_sync()->add_chunks();
-    one.set_chunk(choice.chunk.value);
-    one.set_version(choice.version.value);
-    one.set_cs(choice.cs.value);
-  }
-  propose_own(std::move(request));
+  heal(now, candidates);
 }
 
 }  // namespace pstorage::mds

@@ -148,7 +148,9 @@ Applied apply_start_sync(Context& context, proto::Start_sync const& command) {
     if (!chunk || chunk->version.value != one.version()) continue;  // overtaken by a change
     Cs_id const cs{one.cs()};
     auto const inode = load_inode(context.database, chunk->file);
-    Rows server(context.database, "SELECT 1 FROM cs WHERE id = ? AND state = 'active'");
+    Rows server(context.database,
+                "SELECT 1 FROM cs WHERE id = ? AND state = 'active'"
+                " AND id NOT IN (SELECT cs FROM release)");
     server.bind(1, cs);
     Rows garbage(context.database, "SELECT 1 FROM garbage WHERE chunk = ? AND cs = ?");
     garbage.bind(1, chunk->id);
@@ -231,6 +233,7 @@ Applied apply_sync_done(Context& context, proto::Sync_done const& command) {
                   [](Replica_row const& row) { return row.state == proto::REPLICA_STALE; });
   }
   change_replicas(context, *chunk, std::move(replicas), inode->attributes);
+  ++context.effects.syncs_done;
   return success();
 }
 

@@ -18,7 +18,11 @@ void load_replicas(Database& database, Chunk_row& chunk) {
 }
 
 void add_garbage(Context& context, Chunk_id chunk, Cs_id cs) {
-  context.database.run("INSERT OR IGNORE INTO garbage(chunk, cs) VALUES(?, ?)", chunk, cs);
+  // A dropped server never comes back to delete anything.
+  context.database.run(
+      "INSERT OR IGNORE INTO garbage(chunk, cs)"
+      " SELECT ?, id FROM cs WHERE id = ? AND state <> 'dropped'",
+      chunk, cs);
   context.effects.garbage.insert(cs);
 }
 
@@ -43,8 +47,32 @@ Chunk_state state_of(Chunk_row const& chunk, Attribute_set const& attributes) {
   if (in_sync < attributes.min) return Chunk_state::blocked;
   if (syncing != 0 && in_sync + syncing >= attributes.norm) return Chunk_state::replicating;
   if (in_sync > attributes.norm) return Chunk_state::overcommitted;
-  if (in_sync == attributes.norm) return Chunk_state::healthy;
+  if (in_sync == attributes.norm) {
+    return chunk.count(proto::REPLICA_STALE) == 0 ? Chunk_state::healthy
+                                                  : Chunk_state::overcommitted;
+  }
   return in_sync == attributes.min ? Chunk_state::urgent : Chunk_state::degraded;
+}
+
+Chunk_state placed_state_of(Database& database, Chunk_row const& chunk,
+                            Attribute_set const& attributes) {
+  auto const state = state_of(chunk, attributes);
+  if (state != Chunk_state::healthy) return state;
+  std::set<std::string> domains;
+  for (auto const& replica : chunk.replicas) {
+    Rows rows(database,
+              "SELECT host, location, tier FROM cs LEFT JOIN host ON host.id = cs.host"
+              " WHERE cs.id = ?");
+    rows.bind(1, replica.cs);
+    if (!rows.next()) continue;
+    Candidate server;
+    server.cs = replica.cs;
+    server.host = Host_id{rows.u64(0)};
+    server.location = rows.text(1);
+    bool const is_alone = domains.insert(domain_key(attributes.domain, server)).second;
+    if (!is_alone || rows.u32(2) != attributes.tier) return Chunk_state::misplaced;
+  }
+  return state;
 }
 
 std::optional<Chunk_row> load_chunk(Database& database, Chunk_id id) {
@@ -69,7 +97,7 @@ Chunk_row create_chunk(Context& context, Inode const& inode, std::uint32_t posit
   for (auto const cs : servers) chunk.replicas.push_back({cs, proto::REPLICA_IN_SYNC});
   std::sort(chunk.replicas.begin(), chunk.replicas.end(),
             [](auto const& a, auto const& b) { return a.cs < b.cs; });
-  auto const state = state_of(chunk, inode.attributes);
+  auto const state = placed_state_of(context.database, chunk, inode.attributes);
   context.database.run(
       "INSERT INTO chunk(id, file, position, version, state) VALUES(?, ?, ?, ?, ?)", chunk.id,
       chunk.file, chunk.position, chunk.version, static_cast<int>(state));
@@ -102,7 +130,8 @@ void change_replicas(Context& context, Chunk_row& chunk, std::vector<Replica_row
     add_garbage(context, chunk.id, replica.cs);
   }
   context.database.run("UPDATE chunk SET version = ?, state = ? WHERE id = ?", chunk.version,
-                       static_cast<int>(state_of(chunk, attributes)), chunk.id);
+                       static_cast<int>(placed_state_of(context.database, chunk, attributes)),
+                       chunk.id);
   context.effects.replicas_changed = true;
   for (auto const& replica : chunk.replicas) {
     // The order names the version: every change of it makes the newcomer's sync begin again.
@@ -119,7 +148,22 @@ void change_replicas(Context& context, Chunk_row& chunk, std::vector<Replica_row
 
 void refresh_state(Database& database, Chunk_row const& chunk, Attribute_set const& attributes) {
   database.run("UPDATE chunk SET state = ? WHERE id = ?",
-               static_cast<int>(state_of(chunk, attributes)), chunk.id);
+               static_cast<int>(placed_state_of(database, chunk, attributes)), chunk.id);
+}
+
+void refresh_states_on(Context& context, Cs_id cs) {
+  std::vector<Chunk_id> chunks;
+  {
+    Rows rows(context.database, "SELECT chunk FROM replica WHERE cs = ? ORDER BY chunk");
+    rows.bind(1, cs);
+    while (rows.next()) chunks.push_back(Chunk_id{rows.u64(0)});
+  }
+  for (auto const id : chunks) {
+    auto const chunk = load_chunk(context.database, id);
+    auto const inode = chunk ? load_inode(context.database, chunk->file) : std::nullopt;
+    if (inode) refresh_state(context.database, *chunk, inode->attributes);
+  }
+  context.effects.replicas_changed = true;
 }
 
 void remove_chunk(Context& context, Chunk_row const& chunk) {

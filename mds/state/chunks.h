@@ -18,10 +18,12 @@ enum class Chunk_state : std::uint8_t {
   urgent = 2,         // exactly min, below norm
   degraded = 3,       // below norm
   replicating = 4,    // enough with those that are being synced
-  overcommitted = 5,  // more than norm
+  overcommitted = 5,  // more than norm, or norm and what a failed sync has left
+  misplaced = 6,      // norm, but not in the tier or the failure domains that the file asks for
 };
-inline constexpr std::array chunk_state_names = {"healthy",  "blocked",     "urgent",
-                                                 "degraded", "replicating", "overcommitted"};
+/// As in the manual, which has no word for misplaced.
+inline constexpr std::array chunk_state_names = {
+    "healthy", "blocked", "urgent", "degraded", "replicating", "overcommitted", "healthy"};
 
 struct Replica_row {
   Cs_id cs;
@@ -40,7 +42,11 @@ struct Chunk_row {
   Replica_row* find(Cs_id cs);
 };
 
+/// From the numbers of replicas alone: never misplaced.
 Chunk_state state_of(Chunk_row const& chunk, Attribute_set const& attributes);
+/// What is stored: with a look at where the replicas are.
+Chunk_state placed_state_of(Database& database, Chunk_row const& chunk,
+                            Attribute_set const& attributes);
 
 std::optional<Chunk_row> load_chunk(Database& database, Chunk_id id);
 std::optional<Chunk_row> find_chunk(Database& database, File_id file, std::uint32_t position);
@@ -52,6 +58,8 @@ void change_replicas(Context& context, Chunk_row& chunk, std::vector<Replica_row
                      Attribute_set const& attributes);
 /// Stores only the state that follows from changed attributes.
 void refresh_state(Database& database, Chunk_row const& chunk, Attribute_set const& attributes);
+/// The same for every chunk with a replica on `cs`, whose place has changed.
+void refresh_states_on(Context& context, Cs_id cs);
 /// Forgets the chunk; its replicas become garbage.
 void remove_chunk(Context& context, Chunk_row const& chunk);
 /// Chunks of `file` from `position` on.

@@ -55,4 +55,10 @@ Applied apply_set_config(Context& context, proto::Set_config const& command);
 Applied apply_add_event(Context& context, proto::Add_event const& command);
 Applied apply_bootstrap(Context& context, proto::Bootstrap const& command);
 
+// release_commands.cc
+Applied apply_release_cs(Context& context, proto::Release_cs const& command);
+Applied apply_remove_replicas(Context& context, proto::Remove_replicas const& command);
+Applied apply_drop_cs(Context& context, proto::Drop_cs const& command);
+Applied apply_add_garbage(Context& context, proto::Add_garbage const& command);
+
 }  // namespace pstorage::mds

@@ -41,6 +41,10 @@ constexpr char const* tables[] = {
     " incarnation INTEGER NOT NULL, addresses TEXT NOT NULL, total INTEGER NOT NULL,"
     " free INTEGER NOT NULL, flags TEXT NOT NULL)",
 
+    // Chunk servers on their way out. Apart from cs.state, which tells whether they answer.
+    "CREATE TABLE IF NOT EXISTS release(cs INTEGER PRIMARY KEY, forced INTEGER NOT NULL,"
+    " since_ms INTEGER NOT NULL)",
+
     "CREATE TABLE IF NOT EXISTS session(id INTEGER PRIMARY KEY, name TEXT NOT NULL,"
     " host INTEGER NOT NULL, role INTEGER NOT NULL, opened_ms INTEGER NOT NULL,"
     " acked_below INTEGER NOT NULL)",

@@ -122,8 +122,11 @@ Applied apply_register_cs(Context& context, proto::Register_cs const& command,
   PS_CHECK(check_host(command.host_id(), command.host_name(), command.location()));
   PS_CHECK(check_addresses(command));
   std::string state;
+  bool has_moved = false;
   {
-    Rows rows(context.database, "SELECT repository, state, incarnation FROM cs WHERE id = ?");
+    Rows rows(context.database,
+              "SELECT repository, state, incarnation, host, location FROM cs"
+              " LEFT JOIN host ON host.id = cs.host WHERE cs.id = ?");
     rows.bind(1, command.cs());
     if (!rows.next()) {
       return failure(Errc::not_found, cs_text(command.cs()) +
@@ -138,14 +141,18 @@ Applied apply_register_cs(Context& context, proto::Register_cs const& command,
     }
     state = rows.text(1);
     if (state == "dropped") {
-      return failure(Errc::refused, cs_text(command.cs()) + " has been removed from the cluster");
+      return failure(Errc::dropped, cs_text(command.cs()) +
+                                        " has been removed from the cluster (rm-cs): its id is "
+                                        "never used again; to give this disk back, empty the "
+                                        "repository and run 'pstorage make-cs'");
     }
+    has_moved = rows.u64(3) != command.host_id() || rows.text(4) != command.location();
     if (rows.u32(2) != command.incarnation()) stop_syncs(context, Cs_id{command.cs()});
   }
   std::string addresses;
   for (auto const& address : command.addresses()) addresses += address + "\n";
   store_host(context, command.host_id(), command.host_name(), command.location());
-  auto const next_state = state == "releasing" ? state : std::string("active");
+  std::string const next_state = "active";
   context.database.run(
       "UPDATE cs SET repository = ?, host = ?, state = ?, incarnation = ?, addresses = ?,"
       " total = ?, free = ?, flags = ? WHERE id = ?",
@@ -153,6 +160,7 @@ Applied apply_register_cs(Context& context, proto::Register_cs const& command,
       command.total_bytes(), command.free_bytes(), command.flags(), command.cs());
   context.effects.servers.insert(Cs_id{command.cs()});
   context.effects.replicas_changed = true;
+  if (has_moved) refresh_states_on(context, Cs_id{command.cs()});
   if (state != next_state) {
     add_event(context, "MDS", "INF",
               cs_text(command.cs()) + " on " + command.host_name() + " is " + next_state);
@@ -160,6 +168,8 @@ Applied apply_register_cs(Context& context, proto::Register_cs const& command,
   note_health(context);
   reply.mutable_registered_cs()->set_encryption(
       setting_number(context.database, "net.encryption") != 0);
+  reply.mutable_registered_cs()->set_scrub_period_s(
+      setting_number(context.database, "cs.scrub-period"));
   return success();
 }
 

@@ -31,6 +31,8 @@ void set_meta_text(Database& database, char const* name, std::string const& text
 
 std::vector<Setting> const& known_settings() {
   static std::vector<Setting> const settings = {
+      {"cs.scrub-period", "604800", 0, 31'536'000,
+       "seconds in which a chunk server reads everything it has once; 0: never"},
       {"mds.alloc.fill_margin", "5", 0, 90, "percent of a chunk server that new chunks leave free"},
       {"mds.alloc.free_space_margin", "512", 0, 1u << 20,
        "MB of a chunk server that new chunks leave free"},
@@ -79,7 +81,7 @@ Server_counts count_servers(Database& database) {
       counts.inactive += rows.u64(1);
     } else if (state == "offline") {
       counts.offline += rows.u64(1);
-    } else if (state != "new") {  // made, but its csd has never run
+    } else if (state == "failed") {  // not "new" (its csd has never run) nor "dropped"
       counts.other += rows.u64(1);
     }
   }
@@ -119,12 +121,14 @@ std::string host_text(Host_id host) {
 std::vector<Candidate> load_candidates(Database& database, std::vector<Space_report> const& space) {
   std::vector<Candidate> candidates;
   Rows rows(database,
-            "SELECT cs.id, host, location, tier, total, free, state FROM cs"
-            " LEFT JOIN host ON host.id = cs.host ORDER BY cs.id");
+            "SELECT cs.id, host, location, tier, total, free, state, release.cs IS NOT NULL FROM cs"
+            " LEFT JOIN host ON host.id = cs.host LEFT JOIN release ON release.cs = cs.id"
+            " WHERE state <> 'dropped' ORDER BY cs.id");
   while (rows.next()) {
     Candidate candidate{Cs_id{rows.u32(0)}, Host_id{rows.u64(1)}, rows.text(2), rows.u32(3),
-                        rows.u64(4),        rows.u64(5),          false,        rows.text(6)};
-    candidate.usable = candidate.state == "active";
+                        rows.u64(4),        rows.u64(5),          false,        rows.text(6),
+                        rows.flag(7)};
+    candidate.usable = candidate.state == "active" && !candidate.releasing;
     candidates.push_back(std::move(candidate));
   }
   for (auto const& report : space) {

@@ -35,7 +35,7 @@ struct Server_counts {
   std::uint64_t active = 0;
   std::uint64_t inactive = 0;
   std::uint64_t offline = 0;
-  std::uint64_t other = 0;  // failed, releasing, dropped
+  std::uint64_t other = 0;  // failed
 };
 Server_counts count_servers(Database& database);
 /// Writes an event when the health of the cluster has changed with the servers' states.

@@ -83,6 +83,14 @@ Applied dispatch(Context& context, Mds_request const& request, proto::Mds_reply&
       return apply_start_sync(context, request.start_sync());
     case Mds_request::kDropOffline:
       return apply_drop_offline(context, request.drop_offline());
+    case Mds_request::kReleaseCs:
+      return apply_release_cs(context, request.release_cs());
+    case Mds_request::kRemoveReplicas:
+      return apply_remove_replicas(context, request.remove_replicas());
+    case Mds_request::kDropCs:
+      return apply_drop_cs(context, request.drop_cs());
+    case Mds_request::kAddGarbage:
+      return apply_add_garbage(context, request.add_garbage());
     case Mds_request::kAddEvent:
       return apply_add_event(context, request.add_event());
     case Mds_request::kBootstrap:
@@ -104,6 +112,8 @@ void Effects::merge(Effects&& other) {
   garbage.merge(other.garbage);
   failed_syncs.merge(other.failed_syncs);
   members_changed = members_changed || other.members_changed;
+  minimums.merge(other.minimums);
+  syncs_done += other.syncs_done;
   replicas_changed = replicas_changed || other.replicas_changed;
   config_changed = config_changed || other.config_changed;
 }

@@ -24,6 +24,15 @@ class Fake_mds final : public Connection_handler {
     requests.push_back(request);
     proto::Mds_reply reply;
     if (request.has_open_session()) reply.mutable_session()->set_timeout_ms(10000);
+    if (request.has_register_cs() || request.has_cs_heartbeat()) {
+      reply.mutable_registered_cs()->set_scrub_period_s(scrub_period_s);
+    }
+    if (request.has_register_cs() && is_dropped) {
+      reply.Clear();
+      reply.set_status(static_cast<std::uint32_t>(Errc::dropped));
+      reply.set_text("CS#1025 has been removed from the cluster");
+    }
+    if (request.has_report_damage()) *reply.mutable_map() = map;
     if (request.has_sync_done() && refuse_sync_done) {
       reply.set_status(static_cast<std::uint32_t>(Errc::stale_epoch));
     }
@@ -46,6 +55,9 @@ class Fake_mds final : public Connection_handler {
   std::vector<proto::Mds_request> requests;
   std::map<std::uint32_t, Connection_id> servers;
   bool refuse_sync_done = false;
+  bool is_dropped = false;           // every server
+  std::uint64_t scrub_period_s = 0;  // never
+  proto::File_map map;               // answer to Report_damage
 
  private:
   template <typename Body>

@@ -132,7 +132,9 @@ class Recovery : public ::testing::Test {
   }
   std::vector<Sync_choice> plan(std::vector<Needy_chunk> const& chunks,
                                 std::map<Cs_id, std::uint32_t> busy = {}) {
-    return plan_recovery(chunks, servers_, std::move(busy), {}, {}, 2, random_);
+    Sync_slots slots(std::move(busy), {});
+    plan_recovery(chunks, Servers(servers_), slots, {}, 2, random_);
+    return slots.take_choices();
   }
   void set_state(std::size_t index, std::string const& state) {
     servers_[index].state = state;

@@ -28,6 +28,8 @@ Cluster_plan draw_plan(Sim_random& random) {
   plan.fault_mean_ms = random.percent(50) ? 400 : 1200;
   // Writes above 64 KiB take another way through the journal.
   if (random.percent(30)) plan.chunk_bytes = 256 << 10;
+  plan.healing = random.percent(40);
+  if (plan.healing) plan.servers = 5;
   return plan;
 }
 
@@ -148,6 +150,7 @@ Run_result Cluster_sim::run() {
     if (plan_.drift)
       for (auto& server : servers_)
         server->node.set_clock(0.95 + 0.001 * static_cast<double>(world_.random().below(100)));
+    if (plan_.healing) begin_healing();
     chaos();
     heal();
     settle();
@@ -222,6 +225,7 @@ void Cluster_sim::chaos() {
 
 void Cluster_sim::one_fault() {
   Sim_random& random = world_.random();
+  if (plan_.healing && random.percent(15)) return administer();
   Cs_host& server = *servers_[random.below(servers_.size())];
   auto const dice = random.below(100);
   if (dice < 22) return stop_cs(server, plan_.power_losses && random.percent(50));
@@ -396,10 +400,14 @@ void Cluster_sim::settle() {
       for (auto const& chunk : map->chunks()) why += "; " + chunk.ShortDebugString();
     return fail("no progress after healing: requests are not answered:" + why);
   }
+  if (!run_until([&] { return told_ == 0; }, progress_patience))
+    return fail("no progress after healing: the administrator gets no answer");
   if (!run_until([&] { return all_in_sync(); }, progress_patience) && fault_.empty())
     return fail("no progress after healing: replicas are not brought up to date");
   if (fault_.empty()) read_back();
   if (fault_.empty()) compare_replicas();
+  if (fault_.empty() && !run_until([&] { return !has_orphans(); }, progress_patience))
+    fail("chunk servers keep replicas that nobody knows");
   if (auto broken = ledger_.check(); !broken.empty() && fault_.empty()) fail(broken);
 }
 
@@ -410,7 +418,11 @@ bool Cluster_sim::all_in_sync() {
     auto const in_sync = std::count_if(
         chunk.replicas().begin(), chunk.replicas().end(),
         [](auto const& replica) { return replica.state() == proto::REPLICA_IN_SYNC; });
-    return in_sync >= static_cast<std::ptrdiff_t>(plan_.norm) && in_sync == chunk.replicas_size();
+    bool const stays_put =
+        std::all_of(chunk.replicas().begin(), chunk.replicas().end(),
+                    [&](auto const& replica) { return !released_.contains(replica.cs()); });
+    return stays_put && in_sync == static_cast<std::ptrdiff_t>(plan_.norm) &&
+           in_sync == chunk.replicas_size();
   });
 }
 

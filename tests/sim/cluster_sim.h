@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -29,6 +30,7 @@ struct Cluster_plan {
   bool rot = false;           // bits flip on one chunk server
   bool steals = false;        // the second client takes the lease by force
   bool drift = false;         // clocks run up to 5 % fast or slow
+  bool healing = false;  // servers are removed, replicas= changes, the silent are replaced soon
   Duration chaos = std::chrono::seconds(20);
   unsigned fault_mean_ms = 800;
 };
@@ -91,6 +93,14 @@ class Cluster_sim {
   void run_for(Duration time);
   bool run_until(std::function<bool()> const& condition, Duration patience);
 
+  // sim_healing.cc
+  void begin_healing();
+  void administer();
+  void release_somebody();
+  void change_replicas();
+  void tell(proto::Mds_request request, std::function<void(bool accepted)> done);
+  bool has_orphans();
+
   void settle();
   bool all_in_sync();
   void read_back();
@@ -106,7 +116,9 @@ class Cluster_sim {
   std::unique_ptr<Tool> tool_;
   Ledger ledger_;
   std::optional<Aim> aim_;
-  bool calm_ = false;  // no faults any more
+  bool calm_ = false;                 // no faults any more
+  std::set<std::uint32_t> released_;  // asked for, and not taken back
+  std::uint32_t told_ = 0;            // administrator's commands without an answer
   std::string fault_;
 };
 

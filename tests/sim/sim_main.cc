@@ -30,6 +30,7 @@ std::vector<std::string> const planted = {
     "wait_for_a_newcomer",
     "answer_flush_at_once",
     "never_unclean",
+    "believe_members_that_have_nothing",
 };
 constexpr std::uint64_t seeds_a_mutant = 1000;
 

@@ -159,10 +159,11 @@ def cluster(**options):
 
 
 class Hosts:
-    """Network namespaces 192.168.0.1 .. with a configuration directory each."""
+    """Network namespaces 192.168.0.1 .. with the product installed and an /etc each."""
 
     def __init__(self, count):
         self.root = tempfile.mkdtemp(prefix="pstorage-hosts-")
+        self.keepers = {}
         self.names = {n: f"pst{os.getpid()}-{n}" for n in range(1, count + 1)}
         self.bridge = f"pst{os.getpid()}"
 
@@ -180,6 +181,25 @@ class Hosts:
             for device in ("lo", "eth0"):
                 run("ip", "-netns", name, "link", "set", device, "up")
             os.makedirs(self.directory(number))
+            self.keep(number)
+
+    def keep(self, number):
+        """A process that holds the host's mounts: an /etc of its own, and what is installed."""
+        installed = os.path.join(self.root, "installed")
+        if not os.path.exists(installed):
+            run("cmake", "--install", BUILD, "--prefix", "/usr",
+                env=dict(os.environ, DESTDIR=installed))
+        run("cp", "--archive", "/etc", self.etc(number))
+        run("cp", "--archive", f"{installed}/etc/.", self.etc(number))
+        os.makedirs("/usr/lib/pstorage", exist_ok=True)
+        script = (f"mount --bind {self.etc(number)} /etc && "
+                  f"mount --bind {installed}/usr/lib/pstorage /usr/lib/pstorage && "
+                  "echo ready && exec sleep infinity")
+        keeper = subprocess.Popen(
+            ["ip", "netns", "exec", self.names[number], "unshare", "--mount", "sh", "-c", script],
+            stdout=subprocess.PIPE, text=True)
+        check(keeper.stdout.readline() == "ready\n", "cannot make a host's mounts")
+        self.keepers[number] = keeper.pid
 
     def directory(self, number):
         return os.path.join(self.root, f"host{number}")
@@ -188,10 +208,9 @@ class Hosts:
         return os.path.join(self.root, f"etc{number}")
 
     def run(self, number, *command, ok=True, **options):
-        environment = dict(os.environ, PSTORAGE_ETC=self.etc(number),
-                           PATH=f"{BUILD}/bin:{os.environ['PATH']}")
-        return run("ip", "netns", "exec", self.names[number], *command, ok=ok, env=environment,
-                   **options)
+        environment = dict(os.environ, PATH=f"{self.root}/installed/usr/bin:{os.environ['PATH']}")
+        return run("nsenter", "-t", str(self.keepers[number]), "-n", "-m", *command, ok=ok,
+                   env=environment, **options)
 
     def until(self, number, pattern, *command, patience=30):
         """Repeats the command until its output matches."""
@@ -219,6 +238,8 @@ class Hosts:
             run("ip", "netns", "delete", name, ok=False)
         run("ip", "link", "delete", self.bridge, ok=False)
         shutil.rmtree(self.root, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.rmdir("/usr/lib/pstorage")
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from failover_test import fio_verify  # noqa: E402
-from harness import Writer, check, cluster, main, own_hosts, run, verify_exact  # noqa: E402
+from harness import Writer, check, cluster, main, own_disk, own_hosts, run, verify_exact  # noqa: E402
 
 GAP_OF_RUNNING_IO = 0.5
 METADATA_BACK = 2.0      # median
@@ -48,24 +48,25 @@ def the_manual_s_sequence_on_three_hosts():
         def on(number, *command, ok=True, **options):
             return hosts.run(number, *command, ok=ok, **options)
 
-        first = hosts.directory(1)
+        here = {number: hosts.directory(number) for number in (1, 2, 3)}
         on(1, "pstorage", "-c", "stor1", "make-mds", "-I", "-p", "-P", "-a", "192.168.0.1:2510",
-           "-r", f"{first}/mds", input="secret\n")
-        on(1, "mdsd", "-r", f"{first}/mds", "-D")
+           "-r", f"{here[1]}/mds", input="secret\n")
+        on(1, "service", "pstorage-mdsd", "start")
         for number in (2, 3):
-            here = hosts.directory(number)
-            code, text = on(number, "pstorage", "-c", "stor1", "make-mds", "-a",
-                            f"192.168.0.{number}:2510", "-r", f"{here}/mds", ok=False)
+            address = f"192.168.0.{number}:2510"
+            code, text = on(number, "pstorage", "-c", "stor1", "make-mds", "-a", address,
+                            "-r", f"{here[number]}/mds", ok=False)
             check(code == 1 and "auth-node" in text, f"make-mds before auth-node: {text}")
             on(number, "pstorage", "-c", "stor1", "auth-node", "-b", "192.168.0.1", "-P",
                input="secret\n")
-            on(number, "pstorage", "-c", "stor1", "make-mds", "-a", f"192.168.0.{number}:2510",
-               "-r", f"{here}/mds", "-b", "192.168.0.1")
-            on(number, "mdsd", "-r", f"{here}/mds", "-D")
+            on(number, "pstorage", "-c", "stor1", "make-mds", "-a", address,
+               "-r", f"{here[number]}/mds", "-b", "192.168.0.1")
+            on(number, "service", "pstorage-mdsd", "start")
         for number in (1, 2, 3):
-            here = hosts.directory(number)
-            on(number, "pstorage", "-c", "stor1", "make-cs", "-r", f"{here}/cs", "-s", "64")
-            on(number, "csd", "-r", f"{here}/cs", "-D")
+            on(number, "pstorage", "-c", "stor1", "make-cs", "-r", f"{here[number]}/cs", "-s", "64")
+            on(number, "service", "pstorage-csd", "start")
+            for service in ("pstorage-mdsd", "pstorage-csd"):
+                check("runs (pid" in on(number, "service", service, "status")[1], service)
         on(1, "pstorage", "-c", "stor1", "set-attr", "-p", "/", "replicas=3:2")
         text = hosts.until(2, "MDS nodes: 3 of 3.*CS nodes: *3 of 3", "pstorage", "-c", "stor1",
                            "stat")
@@ -79,7 +80,12 @@ def the_manual_s_sequence_on_three_hosts():
         run("nbdcopy", payload, f"nbd+unix:///vm1?socket={socket}")
         run("nbdcopy", f"nbd+unix:///vm1?socket={socket}", payload + ".back")
         run("cmp", payload, payload + ".back")
-        with open(f"{hosts.etc(3)}/clusters/stor1/bs.list", encoding="ascii") as file:
+        on(3, "service", "pstorage-csd", "restart")
+        on(3, "service", "pstorage-mdsd", "stop")
+        check(on(3, "service", "pstorage-mdsd", "status", ok=False)[0] == 3, "it was stopped")
+        on(3, "service", "pstorage-mdsd", "start")
+        hosts.until(2, "MDS nodes: 3 of 3.*CS nodes: *3 of 3", "pstorage", "-c", "stor1", "stat")
+        with open(f"{hosts.etc(3)}/pstorage/clusters/stor1/bs.list", encoding="ascii") as file:
             known = file.read().split()
         check(sorted(known) == [f"192.168.0.{n}:2510" for n in (1, 2, 3)],
               f"host 3 does not know all metadata servers: {known}")
@@ -137,16 +143,19 @@ def metadata_operations_are_back_soon_after_the_master_is_killed():
         check(median < METADATA_BACK, f"metadata operations resumed after {median:.2f} s")
 
 
-def without_a_majority_io_goes_on_and_metadata_waits_and_says_why():
-    with cluster(cs=3, replicas="3:2", extra=("--mds", "3")) as one:
+def two_of_five_may_fail_and_without_a_majority_metadata_waits_and_says_why():
+    with cluster(cs=3, replicas="3:2", extra=("--mds", "5")) as one:
         one.volume("v", "64M")
         writer = Writer(one, "v", 512)
         writer.start()
         time.sleep(1)
-        gone = [f"mds{n}" for n, _, _ in mds_rows(one)][:2]
         since = time.monotonic()
-        for name in gone:
+        chief = master(one)
+        gone = [chief, *[f"mds{n}" for n, _, is_master in mds_rows(one) if not is_master][:2]]
+        for name in gone[:2]:
             one.kill(name)
+        one.volume("with-three", "1M")
+        one.kill(gone[2])
         code, text = run("pstorage", "-q", "volume", "create", "other", "-s", "1M", ok=False,
                          env=one.environment)
         check(code == 1 and ("no MDS answers" in text) and text.count("\n") == 1,
@@ -155,11 +164,46 @@ def without_a_majority_io_goes_on_and_metadata_waits_and_says_why():
         check(writer.longest_gap(since) < GAP_OF_RUNNING_IO, "running I/O paused")
         for name in gone:
             one.start(name)
-        wait_all_avail(one)
+        wait_all_avail(one, 5)
         one.volume("later", "1M")
         writer.finish()
         check(writer.error is None, f"the client saw an error: {writer.error}")
         verify_exact(one.connect("v"), writer)
+
+
+def a_full_disk_of_one_harms_nobody():
+    with own_disk(megabytes=256) as (_, small):
+        with cluster(cs=1, replicas="1:1", extra=("--mds", "3")) as one:
+            one.volume("before", "1M")
+            victim = master(one)
+            home = os.path.join(one.home, victim)
+            one.kill(victim)
+            shutil.move(home, f"{small}/{victim}")
+            os.symlink(f"{small}/{victim}", home)
+            one.start(victim)
+            wait_all_avail(one)
+            for _ in range(20):  # until it leads
+                chief = master(one)
+                if chief == victim:
+                    break
+                one.kill(chief)
+                one.volume(f"chosen-{time.monotonic_ns()}", "1M")
+                one.start(chief)
+                wait_all_avail(one)
+            check(master(one) == victim, "it was never elected again")
+            with open(f"{small}/filler", "wb") as file:
+                try:
+                    while True:
+                        file.write(bytes(1 << 20))
+                        file.flush()
+                except OSError:
+                    pass
+            for number in range(200):
+                one.volume(f"v{number}", "1M")
+            check("nearly full" in log_of(one, victim), "the full server does not say so")
+            check(master(one) != victim, "the full server still leads")
+            os.remove(f"{small}/filler")
+            wait_all_avail(one)
 
 
 def log_of(one, name):
@@ -223,5 +267,6 @@ if __name__ == "__main__":
     main(the_manual_s_sequence_on_three_hosts,
          each_metadata_server_fails_in_turn_under_fio_verify,
          metadata_operations_are_back_soon_after_the_master_is_killed,
-         without_a_majority_io_goes_on_and_metadata_waits_and_says_why,
+         two_of_five_may_fail_and_without_a_majority_metadata_waits_and_says_why,
+         a_full_disk_of_one_harms_nobody,
          a_spoilt_repository_harms_nobody_and_says_so)
