@@ -213,7 +213,7 @@ void Chunk_server::on_tick() {
     auto const peer = peers_.find(next.connection);
     if (peer != peers_.end()) dispatch(next.connection, peer->second.role, next.message);
   }
-  pace_.advance(clock_.now());
+  note_lateness(clock_.now());
   retry_pulls();
   sync_->on_tick();
   upkeep();

@@ -109,6 +109,7 @@ class Chunk_server final : public Connection_handler, public Turn_hook, public T
   void made_progress();
   void note_client();
   void end_measured_turn();
+  void note_lateness(Time_point now);
   bool must_wait_for_pace(Connection_id connection, Message& message);
   void retry_pulls();
 
@@ -180,6 +181,8 @@ class Chunk_server final : public Connection_handler, public Turn_hook, public T
   std::uint32_t client_turns_ = 0;   // some of which are measured
   bool turn_has_client_ = false;
   std::optional<Time_point> turn_began_;  // of a measured turn
+  Time_point last_tick_{};
+  Duration lateness_{0};  // of the last tick
   std::size_t deferred_bytes_ = 0;
   std::size_t slow_bytes_ = 0;
   bool stopping_ = false;

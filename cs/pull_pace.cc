@@ -8,13 +8,14 @@ namespace {
 constexpr Duration interval = std::chrono::milliseconds(100);
 constexpr Duration measure_every = std::chrono::seconds(10);
 constexpr double rate_min = 4.0 * (1u << 20);     // repair goes on, whatever happens
-constexpr double rate_start = 32.0 * (1u << 20);  // when clients come while nothing is known yet
+constexpr double rate_start = 16.0 * (1u << 20);  // beside clients
 constexpr double burst_seconds = 0.05;
 constexpr double burst_min = 256 << 10;
-constexpr double ratio_max = 2;
-constexpr double ratio_good = 1.6;
-constexpr double faster = 1.1;
-constexpr std::uint64_t samples_min = 4;
+// Of the averages here: the clients' worst cases, which also wait for a CPU, grow faster.
+constexpr double ratio_max = 1.8;
+constexpr double ratio_good = 1.4;
+constexpr double faster = 1.05;
+constexpr unsigned idle_intervals = 5;  // without a client: there is none
 // Shorter than that nobody notices; it also keeps the ratio of two tiny figures from ruling.
 constexpr double baseline_min_us = 50;
 constexpr double smoothing = 0.5;
@@ -42,11 +43,14 @@ void Pull_pace::advance(Time_point now) {
 
 void Pull_pace::close_interval(Time_point now) {
   interval_began_ = now;
-  bool const has_clients = samples_ >= samples_min;
+  bool const has_clients = samples_ != 0;
+  idle_ = has_clients ? 0 : idle_ + 1;
   bool const has_copied = bytes_ != 0;
   auto const average =
       samples_ == 0 ? 0 : std::max(sum_us_ / static_cast<double>(samples_), baseline_min_us);
-  if (!has_clients) {
+  if (!has_clients && idle_ < idle_intervals) {
+    // Too few were measured to tell.
+  } else if (!has_clients) {
     rate_ = std::min(rate_ * 2, rate_max);
     is_measuring_ = false;
   } else if (!has_copied) {
@@ -58,6 +62,8 @@ void Pull_pace::close_interval(Time_point now) {
       measured_ = now;
       is_measuring_ = false;
     }
+    // Copying that begins while clients are there begins gently.
+    if (!is_measuring_) rate_ = std::min(rate_, rate_start);
   } else if (baseline_us_ == 0) {
     rate_ = std::min(rate_, rate_start);
     is_measuring_ = true;

@@ -32,6 +32,7 @@ class Pull_pace {
   double sum_us_ = 0;       // of this interval
   std::uint64_t samples_ = 0;
   std::uint64_t bytes_ = 0;
+  unsigned idle_ = 0;   // intervals without clients
   unsigned quiet_ = 0;  // intervals without copying, one behind the other
   bool is_measuring_ = false;
   Time_point last_{};

@@ -1,5 +1,7 @@
 // Chunk_server's work in the background that nobody waits for: scrub, repair of single blocks,
 // inventories; and `pstorage check`, which asks for the first two.
+#include <algorithm>
+
 #include "core/crc32c.h"
 #include "cs/chunk_server.h"
 
@@ -8,7 +10,8 @@ namespace {
 
 constexpr Duration inventory_interval = std::chrono::minutes(10);
 constexpr std::size_t inventory_piece = 4096;
-constexpr std::uint32_t turns_a_sample = 16;
+constexpr std::uint32_t turns_a_sample = 4;
+constexpr Duration lateness_max = std::chrono::milliseconds(100);
 constexpr std::size_t slow_pulls_max = 1024;
 constexpr Duration query_patience = std::chrono::seconds(10);
 
@@ -82,8 +85,16 @@ void Chunk_server::note_client() {
 void Chunk_server::end_measured_turn() {
   turn_has_client_ = false;
   if (!turn_began_) return;
-  pace_.client_served(clock_.now() - *turn_began_);
+  pace_.client_served(clock_.now() - *turn_began_ + lateness_);
   turn_began_.reset();
+}
+
+/// A tick that comes late tells how long this process waits for a CPU; requests wait as long.
+void Chunk_server::note_lateness(Time_point now) {
+  auto const late = now - last_tick_ - tick_interval;
+  lateness_ = std::clamp(late, Duration{0}, lateness_max);
+  last_tick_ = now;
+  pace_.advance(now);
 }
 
 /// Pulls of other servers keep the pace; they are told nothing and wait a little longer.

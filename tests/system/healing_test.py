@@ -13,7 +13,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import Cluster, check, cluster, main, own_disk, run  # noqa: E402
 
-LOAD_SECONDS = 15
+LOAD_SECONDS = 14
 
 
 def fio_verify(uri, seconds):
@@ -61,7 +61,7 @@ def chunk_files(one, name):
 def servers_are_lost_return_and_are_removed_under_fio_verify():
     with cluster(cs=5, replicas="3:2") as one:
         one.pstorage("-q", "set-config", "mds.wd.offline_tout=2000")
-        one.pstorage("-q", "volume", "create", "v", "-s", "96M", "--chunk-size", "4M")
+        one.pstorage("-q", "volume", "create", "v", "-s", "80M", "--chunk-size", "4M")
         fio = fio_verify(one.uri("v"), LOAD_SECONDS)
         time.sleep(2)
 
@@ -160,9 +160,9 @@ def an_empty_server_fills_up_to_the_level_of_the_others():
         one = Cluster(cs=2, replicas="2:1", directory=directory)
         stack.callback(one.down)
         one.pstorage("-q", "set-config", "mds.alloc.free_space_margin=0")
-        one.pstorage("-q", "volume", "create", "v", "-s", "96M", "--chunk-size", "4M")
+        one.pstorage("-q", "volume", "create", "v", "-s", "80M", "--chunk-size", "4M")
         handle = one.connect("v")
-        for offset in range(0, 96 << 20, 4 << 20):
+        for offset in range(0, 80 << 20, 4 << 20):
             handle.pwrite(os.urandom(4 << 20), offset)
         handle.flush()
         one.devcluster("up", "--cs", "3")
