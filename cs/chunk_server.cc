@@ -34,8 +34,8 @@ Outcome<void> Chunk_server::start() {
     mds_->call(std::move(request), Duration{0},
                [done](Outcome<proto::Mds_reply> const& reply) { done(reply.has_value()); });
   };
-  sync_ = std::make_unique<Sync_manager>(clock_, network_, log_, *store_, options_.host, report,
-                                         options_.sync);
+  sync_ = std::make_unique<Sync_manager>(clock_, network_, log_, *store_, pace_, options_.host,
+                                         report, options_.sync);
   start_upkeep();
   return success();
 }
@@ -45,6 +45,7 @@ void Chunk_server::stop(std::function<void(Errc)> done) {
   stopping_ = true;
   deferred_.clear();
   slow_reads_.clear();
+  slow_pulls_.clear();
   store_->stop(std::move(done));
 }
 
@@ -71,6 +72,7 @@ void Chunk_server::on_message(Connection_id connection, Message& message) {
   // What changes data keeps its order: while anything waits for room, all of it does.
   bool const change = changes_data(message.header.operation);
   if (change && must_wait(connection, message, message.data.size())) return;
+  if (!turn_has_client_ && last_peer_->role == Role::client) note_client();
   dispatch(connection, last_peer_->role, message);
 }
 
@@ -96,6 +98,7 @@ void Chunk_server::dispatch(Connection_id connection, Role role, Message& messag
       if (is_client || role == Role::cs) return handle_read(connection, role, message);
       break;
     case Operation::pull:
+      if (role == Role::cs && must_wait_for_pace(connection, message)) return;
       if (role == Role::cs) return handle_read(connection, role, message);
       break;
     case Operation::control:
@@ -194,6 +197,7 @@ void Chunk_server::finish_turn() {
 
 void Chunk_server::on_turn_end() {
   if (!stopping_) finish_turn();
+  end_measured_turn();
 }
 
 void Chunk_server::on_tick() {
@@ -209,6 +213,8 @@ void Chunk_server::on_tick() {
     auto const peer = peers_.find(next.connection);
     if (peer != peers_.end()) dispatch(next.connection, peer->second.role, next.message);
   }
+  note_lateness(clock_.now());
+  retry_pulls();
   sync_->on_tick();
   upkeep();
   heartbeat();

@@ -7,6 +7,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -108,6 +109,11 @@ class Chunk_server final : public Connection_handler, public Turn_hook, public T
   void answer_large();
   void finish_turn();
   void made_progress();
+  void note_client();
+  void end_measured_turn();
+  void note_lateness(Time_point now);
+  bool must_wait_for_pace(Connection_id connection, Message& message);
+  void retry_pulls();
 
   // data_requests.cc
   Chunk* open_chunk(Connection_id connection, Message const& message);
@@ -159,6 +165,7 @@ class Chunk_server final : public Connection_handler, public Turn_hook, public T
   Incarnation incarnation_;
   std::unique_ptr<Store> store_;
   std::unique_ptr<client::Mds_session> mds_;
+  Pull_pace pace_;
   std::unique_ptr<Sync_manager> sync_;
   std::unique_ptr<Scrubber> scrubber_;
   std::unique_ptr<Block_healer> healer_;
@@ -172,6 +179,12 @@ class Chunk_server final : public Connection_handler, public Turn_hook, public T
   std::deque<Ack> large_acks_;
   std::deque<Deferred> deferred_;    // changes that wait for room, in order
   std::deque<Deferred> slow_reads_;  // of clients that do not take their answers
+  std::deque<Deferred> slow_pulls_;  // of other servers, beyond the pace
+  std::uint32_t client_turns_ = 0;   // some of which are measured
+  bool turn_has_client_ = false;
+  std::optional<Time_point> turn_began_;  // of a measured turn
+  Time_point last_tick_{};
+  Duration lateness_{0};  // of the last tick
   std::size_t deferred_bytes_ = 0;
   std::size_t slow_bytes_ = 0;
   bool stopping_ = false;

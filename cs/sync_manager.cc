@@ -7,12 +7,13 @@
 
 namespace pstorage::cs {
 
-Sync_manager::Sync_manager(Clock& clock, Network& network, Log& log, Store& store, Host_id own_host,
-                           Report report, Sync_options options)
+Sync_manager::Sync_manager(Clock& clock, Network& network, Log& log, Store& store, Pull_pace& pace,
+                           Host_id own_host, Report report, Sync_options options)
     : clock_(clock),
       network_(network),
       log_(log),
       store_(store),
+      pace_(pace),
       own_host_(own_host),
       report_(std::move(report)),
       options_(options) {}
@@ -158,6 +159,8 @@ void Sync_manager::step(Task& task) {
         source_failed(task, "no answer in time");
       }
       return;
+    case State::held:
+      return next_run(task);
     case State::store:
       return store_pulled(task);
     case State::local:
@@ -311,7 +314,12 @@ void Sync_manager::on_table(Task& task, Message& message) {
 
 void Sync_manager::next_run(Task& task) {
   if (!task.runs.empty()) {
+    if (!pace_.may_take()) {
+      task.state = State::held;
+      return;
+    }
     Run const run = task.runs.back();
+    pace_.took(run.blocks * block_bytes);
     return ask(task, Operation::pull, run.first * block_bytes, run.blocks * block_bytes);
   }
   task.failures = 0;

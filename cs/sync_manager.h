@@ -11,6 +11,7 @@
 #include "core/env/clock.h"
 #include "core/env/network.h"
 #include "core/log.h"
+#include "cs/pull_pace.h"
 #include "cs/store.h"
 #include "mds.pb.h"
 
@@ -18,7 +19,8 @@ namespace pstorage::cs {
 
 struct Sync_options {
   unsigned chunks_max = 4;  // at the same time; each has one request under way
-  std::uint32_t window_bytes = 1u << 20;
+  // Each is read, sent and stored in one go: clients wait for no more than this.
+  std::uint32_t window_bytes = 256u << 10;
   Duration answer_timeout = std::chrono::seconds(5);
   Duration retry_after = std::chrono::milliseconds(200);
   unsigned failures_max = 12;  // in a row, over all sources; then it gives up
@@ -30,8 +32,8 @@ class Sync_manager final : private Connection_handler {
   /// Tells the MDS; `done(accepted)` when it has answered.
   using Report = std::function<void(proto::Sync_done, std::function<void(bool accepted)> done)>;
 
-  Sync_manager(Clock& clock, Network& network, Log& log, Store& store, Host_id own_host,
-               Report report, Sync_options options = {});
+  Sync_manager(Clock& clock, Network& network, Log& log, Store& store, Pull_pace& pace,
+               Host_id own_host, Report report, Sync_options options = {});
   ~Sync_manager() override;
 
   /// An order of the MDS; a repeated one only updates what is known.
@@ -50,6 +52,7 @@ class Sync_manager final : private Connection_handler {
     queued,   // until there is a free place
     waiting,  // for the writer to join
     paused,   // until retry_at
+    held,     // until the pace allows the next piece
     local,    // reads its own table
     table,    // waits for the source's
     pull,     // waits for blocks
@@ -117,6 +120,7 @@ class Sync_manager final : private Connection_handler {
   Network& network_;
   Log& log_;
   Store& store_;
+  Pull_pace& pace_;
   Host_id own_host_;
   Report report_;
   Sync_options options_;

@@ -1,5 +1,7 @@
 // Chunk_server's work in the background that nobody waits for: scrub, repair of single blocks,
 // inventories; and `pstorage check`, which asks for the first two.
+#include <algorithm>
+
 #include "core/crc32c.h"
 #include "cs/chunk_server.h"
 
@@ -8,6 +10,9 @@ namespace {
 
 constexpr Duration inventory_interval = std::chrono::minutes(10);
 constexpr std::size_t inventory_piece = 4096;
+constexpr std::uint32_t turns_a_sample = 4;
+constexpr Duration lateness_max = std::chrono::milliseconds(100);
+constexpr std::size_t slow_pulls_max = 1024;
 constexpr Duration query_patience = std::chrono::seconds(10);
 
 }  // namespace
@@ -65,6 +70,49 @@ void Chunk_server::send_inventory() {
     }
     // One that is lost comes again.
     mds_->call(std::move(request), query_patience, [](Outcome<proto::Mds_reply> const&) {});
+  }
+}
+
+// ---------------------------------------------------------------- pace
+
+/// The first request of a client in this turn. What a client waits for here is the rest of the
+/// turn: all answers leave at its end.
+void Chunk_server::note_client() {
+  turn_has_client_ = true;
+  if (++client_turns_ % turns_a_sample == 0) turn_began_ = clock_.now();
+}
+
+void Chunk_server::end_measured_turn() {
+  turn_has_client_ = false;
+  if (!turn_began_) return;
+  pace_.client_served(clock_.now() - *turn_began_ + lateness_);
+  turn_began_.reset();
+}
+
+/// A tick that comes late tells how long this process waits for a CPU; requests wait as long.
+void Chunk_server::note_lateness(Time_point now) {
+  auto const late = now - last_tick_ - tick_interval;
+  lateness_ = std::clamp(late, Duration{0}, lateness_max);
+  last_tick_ = now;
+  pace_.advance(now);
+}
+
+/// Pulls of other servers keep the pace; they are told nothing and wait a little longer.
+bool Chunk_server::must_wait_for_pace(Connection_id connection, Message& message) {
+  if (pace_.may_take() || slow_pulls_.size() >= slow_pulls_max) {
+    pace_.took(message.header.length);
+    return false;
+  }
+  slow_pulls_.push_back({connection, std::move(message)});
+  return true;
+}
+
+void Chunk_server::retry_pulls() {
+  while (!slow_pulls_.empty() && pace_.may_take()) {
+    Deferred next = std::move(slow_pulls_.front());
+    slow_pulls_.pop_front();
+    auto const peer = peers_.find(next.connection);
+    if (peer != peers_.end()) dispatch(next.connection, peer->second.role, next.message);
   }
 }
 

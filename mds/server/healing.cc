@@ -13,9 +13,9 @@ namespace {
 constexpr int batch_max = 64;          // chunks of a kind in one pass
 constexpr int balance_batch_max = 32;  // of one server
 constexpr int give_up_batch_max = 256;
-constexpr Duration balance_interval = std::chrono::milliseconds(500);
+constexpr Duration balance_interval = std::chrono::milliseconds(200);
 // Free space shows a finished move after the next heartbeats and the deletion of the old replica.
-constexpr Duration move_settles = std::chrono::seconds(4);
+constexpr Duration move_settles = std::chrono::milliseconds(2500);
 constexpr double smoothing = 0.15;
 
 proto::Mds_request start_request(std::vector<Sync_choice> const& choices) {

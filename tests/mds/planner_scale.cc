@@ -22,7 +22,7 @@ constexpr std::uint32_t first_cs = 1025;
 constexpr std::size_t batch = 64;  // chunks that a pass looks at, as the leader does
 constexpr std::size_t balance_batch = 32;
 constexpr double pass_seconds = 0.02;  // while there is news
-constexpr double balance_seconds = 0.5;
+constexpr double balance_seconds = 0.2;
 constexpr double bytes_a_second = 100e6;  // of one server's disk, pulling
 constexpr std::uint16_t nobody = 0xffff;
 

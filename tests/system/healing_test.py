@@ -13,7 +13,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import Cluster, check, cluster, main, own_disk, run  # noqa: E402
 
-LOAD_SECONDS = 22
+LOAD_SECONDS = 14
 
 
 def fio_verify(uri, seconds):
@@ -61,7 +61,7 @@ def chunk_files(one, name):
 def servers_are_lost_return_and_are_removed_under_fio_verify():
     with cluster(cs=5, replicas="3:2") as one:
         one.pstorage("-q", "set-config", "mds.wd.offline_tout=2000")
-        one.pstorage("-q", "volume", "create", "v", "-s", "96M", "--chunk-size", "4M")
+        one.pstorage("-q", "volume", "create", "v", "-s", "80M", "--chunk-size", "4M")
         fio = fio_verify(one.uri("v"), LOAD_SECONDS)
         time.sleep(2)
 
@@ -106,10 +106,12 @@ def servers_are_lost_return_and_are_removed_under_fio_verify():
         output = fio.communicate(timeout=60)[0]
         check(fio.returncode == 0 and "err= 0" in output, f"fio verify failed:\n{output}")
         wait_for(lambda: all_chunks_healthy(one), 10, "healthy at the end")
-        for name in ("cs2", "cs4", "cs5"):
-            check(chunk_files(one, name) == 24, f"{name} has {chunk_files(one, name)} chunk files")
+        chunks = int(status(one)["chunk_count"])
+        left = ("cs2", "cs4", "cs5")
+        wait_for(lambda: all(chunk_files(one, name) == chunks for name in left), 10,
+                 f"{chunks} chunk files on each server")
         one.pstorage("-q", "set-attr", "-p", "/volumes/v", "replicas=2:1")
-        wait_for(lambda: sum(chunk_files(one, name) for name in ("cs2", "cs4", "cs5")) == 48, 20,
+        wait_for(lambda: sum(chunk_files(one, name) for name in left) == 2 * chunks, 20,
                  "surplus replicas are deleted")
 
 
@@ -160,9 +162,9 @@ def an_empty_server_fills_up_to_the_level_of_the_others():
         one = Cluster(cs=2, replicas="2:1", directory=directory)
         stack.callback(one.down)
         one.pstorage("-q", "set-config", "mds.alloc.free_space_margin=0")
-        one.pstorage("-q", "volume", "create", "v", "-s", "128M", "--chunk-size", "2M")
+        one.pstorage("-q", "volume", "create", "v", "-s", "80M", "--chunk-size", "4M")
         handle = one.connect("v")
-        for offset in range(0, 128 << 20, 4 << 20):
+        for offset in range(0, 80 << 20, 4 << 20):
             handle.pwrite(os.urandom(4 << 20), offset)
         handle.flush()
         one.devcluster("up", "--cs", "3")
