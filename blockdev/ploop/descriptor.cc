@@ -233,7 +233,13 @@ void Descriptor::set_size(std::uint64_t size_sectors) {
   set_text(document_->storage(), "End", std::to_string(size_sectors));
 }
 
-void Descriptor::set_preallocated() { set_text(document_->storage(), "Preallocated", "1"); }
+void Descriptor::set_preallocated() {
+  auto storage = document_->storage();
+  // ploop takes everything behind the first Image for another Image.
+  if (!storage.child("Preallocated"))
+    storage.insert_child_after("Preallocated", storage.child("Blocksize"));
+  set_text(storage, "Preallocated", "1");
+}
 
 void Descriptor::push_top(std::string const& snapshot, std::string const& file) {
   auto const guid = lower(snapshot);
