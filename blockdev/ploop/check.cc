@@ -32,7 +32,7 @@ class Checker {
     auto const bytes = store_.read(0, std::min<std::uint64_t>(header_bytes, store_.size_bytes()));
     if (!bytes) return failed("read", bytes.error());
     PS_TRY(header(), decode_header(bytes.value().bytes()));
-    if (header().bat_bytes() > store_.size_bytes())
+    if (header().offset_of(header().first_cluster) > store_.size_bytes())
       return failure(Errc::corrupt, "the file ends inside its block table");
     if ((header().flags & flag_converting) != 0)
       return failure(Errc::corrupt,

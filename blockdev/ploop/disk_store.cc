@@ -62,6 +62,8 @@ class Disk_store final : public Image_store {
     answer(std::move(done), result);
   }
 
+  void close(Done done) override { answer(std::move(done), success()); }
+
  private:
   /// Less than a block.
   Result<void> write_zeros(std::uint64_t from, std::uint64_t to) {

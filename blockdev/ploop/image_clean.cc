@@ -75,8 +75,8 @@ std::uint32_t Ploop_image::used_end() const {
 
 void Ploop_image::close(Done done) {
   PS_ASSERT(!closing_);
-  if (!is_writable_) return answer(std::move(done), success());
   closing_ = std::move(done);
+  if (!is_writable_) return close_stores(0, success());
   // Never from inside this call, and after requests whose answers are on their way.
   answer([this](Result<void> const&) { advance_closing(); }, success());
 }
@@ -88,16 +88,13 @@ void Ploop_image::advance_closing() {
   // All entries durable before the tail that cleared ones pointed to is cut off; that before the
   // header says "closed". A broken image stays marked as open: the next opening repairs it.
   barrier_.wait([this](Result<void> const& result) {
-    if (!result || broken_)
-      return std::exchange(closing_, nullptr)(result ? Result<void>(broken_) : result);
+    if (!result || broken_) return close_stores(0, result ? Result<void>(broken_) : result);
     shut(used_end());
   });
 }
 
 void Ploop_image::shut(std::uint32_t end) {
-  auto const finish = [this](Result<void> const& result) {
-    std::exchange(closing_, nullptr)(result);
-  };
+  auto const finish = [this](Result<void> const& result) { close_stores(0, result); };
   top().truncate(header().offset_of(end), [this, end, finish](Result<void> const& truncated) {
     if (!truncated) return finish(truncated);
     auto& last = layers_.back().header;
@@ -107,6 +104,14 @@ void Ploop_image::shut(std::uint32_t end) {
       if (!written) return finish(written);
       barrier_.wait(finish);
     });
+  });
+}
+
+/// All of them, whatever happened; the first failure is the answer.
+void Ploop_image::close_stores(std::size_t level, Result<void> const& result) {
+  if (level == layers_.size()) return std::exchange(closing_, nullptr)(result);
+  layers_[level].store->close([this, level, result](Result<void> const& closed) {
+    close_stores(level + 1, result ? closed : result);
   });
 }
 

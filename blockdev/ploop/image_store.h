@@ -42,6 +42,9 @@ class Image_store {
 
   /// Makes the file smaller. Durable after the next flush().
   virtual void truncate(std::uint64_t size_bytes, Done done) = 0;
+
+  /// Gives back what opening took (a lease). No request may follow.
+  virtual void close(Done done) = 0;
 };
 
 }  // namespace pstorage::ploop

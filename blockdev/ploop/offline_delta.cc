@@ -50,7 +50,7 @@ Outcome<void> Offline_delta::load() {
     return failure(Errc::corrupt, path_ +
                                       ": a conversion of its version was interrupted; run "
                                       "'pstorage-ploop convert -v' again");
-  if (header_.bat_bytes() > store_.size_bytes())
+  if (header_.offset_of(header_.first_cluster) > store_.size_bytes())
     return failure(Errc::corrupt, path_ + ": the file ends inside its block table");
   clusters_.resize(header_.entries);
   auto const file_clusters = store_.size_bytes() / header_.cluster_bytes();

@@ -53,7 +53,7 @@ class Loader : public std::enable_shared_from_this<Loader> {
       return fail(Errc::corrupt, name_of(level) +
                                      "a conversion of its version was interrupted; run "
                                      "'pstorage-ploop convert -v' again");
-    if (found.bat_bytes() > layer(level).store->size_bytes())
+    if (found.offset_of(found.first_cluster) > layer(level).store->size_bytes())
       return fail(Errc::corrupt, name_of(level) + "the file ends inside its block table");
     next();
   }

@@ -71,7 +71,7 @@ class Ploop_image final : public client::Volume {
   /// hole: in no delta.
   void extents(std::uint64_t offset, std::uint64_t length, std::size_t extents_max,
                client::Extents_done done) override;
-  /// Waits for all that is under way, trims the file and marks it closed.
+  /// Waits for all that is under way, trims the file and marks it closed; closes the stores.
   void close(Done done) override;
   std::string waiting_reason() const override { return {}; }
 
@@ -155,6 +155,7 @@ class Ploop_image final : public client::Volume {
   void cleaned(Cluster_runs const& runs, Result<void> const& result);
   void advance_closing();
   void shut(std::uint32_t end);
+  void close_stores(std::size_t level, Result<void> const& result);
   std::uint32_t used_end() const;
   void break_with(std::error_code why);
 

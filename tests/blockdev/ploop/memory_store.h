@@ -21,6 +21,7 @@ struct Memory_file {
   std::map<std::uint64_t, std::array<std::byte, page>> pages;  // missing: zeros
   std::size_t writes = 0;
   std::size_t flushes = 0;
+  std::size_t closes = 0;
   std::error_code fail_flushes;
   std::error_code fail_extensions;
 
@@ -106,6 +107,10 @@ class Memory_store final : public Image_store {
     PS_ASSERT(size_bytes <= file_->size);
     file_->clear(size_bytes, file_->size - size_bytes);
     file_->size = size_bytes;
+    answer(std::move(done), {});
+  }
+  void close(Done done) override {
+    ++file_->closes;
     answer(std::move(done), {});
   }
 
