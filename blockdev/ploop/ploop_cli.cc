@@ -42,7 +42,10 @@ int Ploop_cli::run(int argc, char const* const* argv) {
     app_.parse(argc, argv);
   } catch (CLI::ParseError const& error) {
     if (error.get_exit_code() == 0) return app_.exit(error);  // --help, --version
-    std::fprintf(stderr, "pstorage-ploop: %s; try 'pstorage-ploop --help'\n", error.what());
+    auto const unknown = app_.remaining(true);
+    std::string const what =
+        unknown.empty() ? error.what() : "unknown command or option '" + unknown.front() + "'";
+    std::fprintf(stderr, "pstorage-ploop: %s; try 'pstorage-ploop --help'\n", what.c_str());
     return static_cast<int>(Exit::parameter);
   }
   for (auto const& command : commands_) {

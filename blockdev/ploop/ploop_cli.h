@@ -30,8 +30,7 @@ class Ploop_cli {
   Progress progress(std::string const& what) const;
 
  private:
-  CLI::App app_{
-      "Works on ploop images: virtual disks with snapshots. Messages go to standard error."};
+  CLI::App app_{"Works on ploop images: virtual disks with snapshots, at rest."};
   struct Command {
     CLI::App* app;
     Action action;
