@@ -29,8 +29,8 @@ class Cluster_space {
 
   /// Is it time to extend the file? Ahead, so that writers seldom wait for it.
   bool wants_extension() const { return clean_.empty() && end_ - tail_ <= step_ / 4; }
-  /// Where it shall end then, in clusters.
-  std::uint32_t extension_end() const { return end_ + step_; }
+  /// Where it shall end then, in clusters: at the end of a step, so that none is begun in vain.
+  std::uint32_t extension_end() const { return (end_ / step_ + 1) * step_; }
   void extended(std::uint32_t end) { end_ = end; }
 
   std::uint32_t tail() const { return tail_; }

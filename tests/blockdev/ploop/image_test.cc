@@ -222,17 +222,17 @@ TEST_F(Image, Without_space_a_write_fails_and_the_image_stays_good) {
   ASSERT_TRUE(open({.is_writable = true, .extension_bytes = 2 * mib}).has_value());
   ASSERT_TRUE(write(0, mib, 1));
   file->fail_extensions = make_error_code(Errc::no_space);
-  ASSERT_TRUE(write(mib, mib, 1));
-  EXPECT_EQ(write(2 * mib, mib, 1).error(), Errc::no_space);
+  ASSERT_TRUE(write(mib, 2 * mib, 1));
+  EXPECT_EQ(write(3 * mib, mib, 1).error(), Errc::no_space);
   ASSERT_TRUE(write(0, 4096, 3));
   file->fail_extensions = {};
-  ASSERT_TRUE(write(2 * mib, mib, 2));
-  EXPECT_EQ(byte_at(2 * mib), 2);
+  ASSERT_TRUE(write(3 * mib, mib, 2));
+  EXPECT_EQ(byte_at(3 * mib), 2);
   ASSERT_TRUE(close());
   auto store = loop.blocking(file);
   auto const report = check_image(store, {}).value();
   EXPECT_TRUE(report.is_clean());
-  EXPECT_EQ(report.allocated, 3u);
+  EXPECT_EQ(report.allocated, 4u);
 }
 
 TEST_F(Image, An_image_that_was_not_closed_opens_only_when_asked_to_recover) {
