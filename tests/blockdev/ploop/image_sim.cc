@@ -45,6 +45,7 @@ void Image_sim::prepare() {
   auto const clusters = 4 + random_.below(40);
   header_ = make_header(version, cluster_bytes, clusters * cluster_bytes).value();
   model_ = std::make_unique<Content_model>(header_.size_sectors);
+  extension_bytes_ = static_cast<std::uint32_t>(1 + random_.below(8)) * cluster_bytes;
   is_chain_ = random_.percent(50);
   make_top();
   if (!is_chain_) return;
@@ -68,7 +69,7 @@ void Image_sim::open(bool is_writable, bool may_recover) {
   if (is_chain_) layers.push_back({base_->open(loop_), false, {}});
   layers.push_back({top_->open(loop_), false, {}});
   bool is_answered = false;
-  open_image(std::move(layers), "image", {is_writable, may_recover, 8 * cluster_bytes}, loop_,
+  open_image(std::move(layers), "image", {is_writable, may_recover, extension_bytes_}, loop_,
              [&](Outcome<std::unique_ptr<Ploop_image>> opened) {
                is_answered = true;
                if (opened.has_value())

@@ -63,6 +63,7 @@ class Image_sim {
   bool is_verbose_;
   Judge judge_;
   bool is_chain_ = false;
+  std::uint32_t extension_bytes_ = 0;
   Header header_;
   std::unique_ptr<Content_model> model_;
   std::unique_ptr<Ploop_image> image_;
