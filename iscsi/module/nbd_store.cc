@@ -1,0 +1,160 @@
+#include "iscsi/module/nbd_store.h"
+
+#include <algorithm>
+#include <cerrno>
+
+namespace pstorage::iscsi {
+namespace {
+
+constexpr std::uint32_t pause_ticks_max = ticks_per_second;
+
+}  // namespace
+
+Nbd_store::Nbd_store(std::string name, std::string uri, std::uint64_t size_bytes,
+                     std::uint32_t patience_seconds)
+    : name_(std::move(name)),
+      uri_(std::move(uri)),
+      size_(size_bytes),
+      patience_ticks_(patience_seconds * ticks_per_second) {
+  tgt_init_sched_event(&deferred_, &Nbd_store::on_deferred, this);
+  has_ticker_ = Ticker::instance().add(*this);
+  connect();
+}
+
+Nbd_store::~Nbd_store() {
+  tgt_remove_sched_event(&deferred_);
+  if (has_ticker_) Ticker::instance().remove(*this);
+}
+
+void Nbd_store::connect() {
+  connection_ = std::make_unique<Nbd_connection>(static_cast<Nbd_connection_owner&>(*this));
+  auto const why = connection_->start(uri_);
+  if (why.empty()) return;
+  dead_.push_back(std::move(connection_));
+  wait_to_connect(why);
+}
+
+void Nbd_store::wait_to_connect(std::string const& why) {
+  pause_ticks_ = next_pause_ticks_;
+  next_pause_ticks_ = std::min(next_pause_ticks_ * 2, pause_ticks_max);
+  if (!has_complained_) {
+    log_error("pstorage: %s: %s is not reachable: %s; trying again\n", name_.c_str(), uri_.c_str(),
+              why.c_str());
+  }
+  has_complained_ = true;
+  defer();
+}
+
+void Nbd_store::connection_ready(Nbd_connection& connection) {
+  if (&connection != connection_.get()) return;
+  if (connection.size_bytes() < size_) {
+    auto const why = "it has " + std::to_string(connection.size_bytes()) + " bytes, the LUN has " +
+                     std::to_string(size_);
+    dead_.push_back(std::move(connection_));
+    return wait_to_connect(why);
+  }
+  if (has_complained_) log_warning("pstorage: %s: connected again\n", name_.c_str());
+  has_complained_ = false;
+  next_pause_ticks_ = 1;
+  silent_ticks_ = 0;
+  send_waiting();
+}
+
+void Nbd_store::connection_lost(Nbd_connection& connection, std::string const& why) {
+  if (&connection == connection_.get()) {
+    dead_.push_back(std::move(connection_));
+    return wait_to_connect(why);
+  }
+  auto const found = std::find_if(draining_.begin(), draining_.end(),
+                                  [&](auto const& one) { return one.get() == &connection; });
+  if (found == draining_.end()) return;
+  dead_.push_back(std::move(*found));
+  draining_.erase(found);
+  defer();
+}
+
+void Nbd_store::submit(Store_request& request) {
+  request.age_ticks = 0;
+  if (connection_ && connection_->is_ready() && !is_stuck()) {
+    connection_->issue(request);
+  } else {
+    waiting_.push_back(&request);
+  }
+}
+
+void Nbd_store::send_waiting() {
+  while (!waiting_.empty() && connection_ && connection_->is_ready() && !is_stuck()) {
+    auto& request = *waiting_.front();
+    waiting_.pop_front();
+    connection_->issue(request);
+  }
+}
+
+void Nbd_store::answered(Store_request& request, int error) {
+  silent_ticks_ = 0;
+  answers_.emplace_back(&request, error);
+  if (!is_passing_) defer();
+}
+
+void Nbd_store::unanswered(Store_request& request) {
+  request.age_ticks = 0;
+  waiting_.push_back(&request);
+  defer();
+}
+
+void Nbd_store::defer() { tgt_add_sched_event(&deferred_); }
+
+void Nbd_store::on_deferred(event_data* event) {
+  static_cast<Nbd_store*>(event->data)->event_done();
+}
+
+void Nbd_store::event_done() {
+  if (is_passing_) return;
+  dead_.clear();
+  std::erase_if(draining_, [](auto const& one) { return one->in_flight() == 0; });
+  send_waiting();
+  pass_answers();
+}
+
+void Nbd_store::pass_answers() {
+  is_passing_ = true;
+  std::vector<std::pair<Store_request*, int>> batch;
+  while (!answers_.empty()) {
+    batch.clear();
+    batch.swap(answers_);
+    for (auto const& [request, error] : batch) request->store_done(error);
+  }
+  is_passing_ = false;
+}
+
+void Nbd_store::set_size(std::uint64_t bytes) {
+  size_ = bytes;
+  if (connection_ && connection_->is_ready() && connection_->in_flight() > 0) {
+    draining_.push_back(std::move(connection_));
+  } else if (connection_) {
+    dead_.push_back(std::move(connection_));
+  }
+  defer();
+  next_pause_ticks_ = 1;
+  pause_ticks_ = 0;
+  connect();
+}
+
+void Nbd_store::on_tick() {
+  if (!connection_ && pause_ticks_ > 0 && --pause_ticks_ == 0) connect();
+  bool const owes = !connection_ || !connection_->is_ready() || connection_->in_flight() > 0;
+  silent_ticks_ = owes ? std::min(silent_ticks_ + 1, patience_ticks_) : 0;
+  send_waiting();
+  std::deque<Store_request*> still;
+  for (auto* const request : waiting_) {
+    if (++request->age_ticks >= patience_ticks_ || is_stuck()) {
+      answers_.emplace_back(request, EAGAIN);
+    } else {
+      still.push_back(request);
+    }
+  }
+  waiting_.swap(still);
+  event_done();
+}
+
+}  // namespace pstorage::iscsi
