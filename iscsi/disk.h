@@ -69,6 +69,7 @@ class Disk {
 
   Geometry const& geometry() const { return geometry_; }
   void set_size(std::uint64_t bytes) { geometry_.size = bytes; }
+  void set_read_only(bool is_read_only) { geometry_.is_read_only = is_read_only; }
 
   /// True: the command is finished. False: the listener hears of it later.
   bool start(Io& io);

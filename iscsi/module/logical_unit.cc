@@ -254,6 +254,8 @@ std::unique_ptr<Io> Logical_unit::new_io() {
 
 int Logical_unit::start(scsi_cmd& command, Block_command const& block_command) {
   if (!disk_ || lun_.attributes.online == 0) return refuse(command, sense::becoming_ready);
+  // The second one is set by initiators (SWP of the control mode page).
+  disk_->set_read_only(lun_.attributes.read_only != 0 || lun_.attributes.write_protected != 0);
   auto* const io = new_io().release();  // owned by the command until it is concluded
   io->command = block_command;
   io->out = bytes_of(command.out);
