@@ -98,7 +98,8 @@ void Logical_unit::attach(scsi_lu& lun, Logical_unit* unit) {
 }
 
 bool Logical_unit::open(std::string const& uri) {
-  store_ = std::make_unique<Nbd_store>(name_, uri, options_.size_bytes, options_.patience_seconds);
+  store_ = std::make_unique<Nbd_store>(name_, uri, options_.size_bytes, options_.patience_seconds,
+                                       [this](std::uint64_t bytes) { grown(bytes); });
   if (!store_->is_working()) {
     store_.reset();
     return false;
@@ -171,6 +172,7 @@ int Logical_unit::configure(scsi_lu* lun, char* parameters) {
   auto& unit = of(*lun);
   std::string_view text = parameters == nullptr ? "" : parameters;
   if (text.starts_with(parameter_prefix)) text.remove_prefix(parameter_prefix.size());
+  while (text.ends_with(',')) text.remove_suffix(1);  // tgtadm's
   if (text.starts_with(size_parameter)) {
     auto const size = parse_size_parameter(text);
     if (!size.has_value() || size.value() < unit.options_.size_bytes) {
@@ -178,7 +180,7 @@ int Logical_unit::configure(scsi_lu* lun, char* parameters) {
                 size.has_value() ? "a LUN does not shrink" : size.error().text.c_str());
       return tgt_invalid_request;
     }
-    unit.resize(size.value());
+    if (unit.store_ && size.value() > unit.options_.size_bytes) unit.store_->grow(size.value());
     return tgt_success;
   }
   if (text.find("path=") != std::string_view::npos) {
@@ -191,13 +193,11 @@ int Logical_unit::configure(scsi_lu* lun, char* parameters) {
   return unit.original_configure_(lun, parameters);
 }
 
-void Logical_unit::resize(std::uint64_t bytes) {
-  if (bytes == options_.size_bytes) return;
+void Logical_unit::grown(std::uint64_t bytes) {
   options_.size_bytes = bytes;
   lun_.size = bytes;
   describe_size();
   if (disk_) disk_->set_size(bytes);
-  if (store_) store_->set_size(bytes);
   ua_sense_add_other_it_nexus(0, &lun_, attention::capacity_changed);
 }
 

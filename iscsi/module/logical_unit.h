@@ -43,7 +43,7 @@ class Logical_unit final : public Io_listener {
   void take_over_operations();
   void describe();
   void describe_size();
-  void resize(std::uint64_t bytes);
+  void grown(std::uint64_t bytes);
   int dispatch(int host, scsi_cmd& command);
   bool is_refused(scsi_cmd& command);
   int start(scsi_cmd& command, Block_command const& block_command);

@@ -11,11 +11,13 @@ constexpr std::uint32_t pause_ticks_max = ticks_per_second;
 }  // namespace
 
 Nbd_store::Nbd_store(std::string name, std::string uri, std::uint64_t size_bytes,
-                     std::uint32_t patience_seconds)
+                     std::uint32_t patience_seconds, std::function<void(std::uint64_t)> grown)
     : name_(std::move(name)),
       uri_(std::move(uri)),
       size_(size_bytes),
-      patience_ticks_(patience_seconds * ticks_per_second) {
+      wanted_size_(size_bytes),
+      patience_ticks_(patience_seconds * ticks_per_second),
+      grown_(std::move(grown)) {
   tgt_init_sched_event(&deferred_, &Nbd_store::on_deferred, this);
   has_ticker_ = Ticker::instance().add(*this);
   connect();
@@ -46,6 +48,7 @@ void Nbd_store::wait_to_connect(std::string const& why) {
 }
 
 void Nbd_store::connection_ready(Nbd_connection& connection) {
+  if (&connection == next_.get()) return use_next();
   if (&connection != connection_.get()) return;
   if (connection.size_bytes() < size_) {
     auto const why = "it has " + std::to_string(connection.size_bytes()) + " bytes, the LUN has " +
@@ -57,10 +60,51 @@ void Nbd_store::connection_ready(Nbd_connection& connection) {
   has_complained_ = false;
   next_pause_ticks_ = 1;
   silent_ticks_ = 0;
+  if (connection.size_bytes() >= wanted_size_) has_grown();
   send_waiting();
 }
 
+void Nbd_store::grow(std::uint64_t bytes) {
+  wanted_size_ = bytes;
+  if (!next_) try_to_grow();
+}
+
+void Nbd_store::try_to_grow() {
+  next_ = std::make_unique<Nbd_connection>(static_cast<Nbd_connection_owner&>(*this));
+  auto const why = next_->start(uri_);
+  if (!why.empty()) retry_to_grow(why);
+}
+
+void Nbd_store::retry_to_grow(std::string const& why) {
+  if (grow_pause_ticks_ == 0) {
+    log_warning("pstorage: %s: has not grown yet: %s\n", name_.c_str(), why.c_str());
+  }
+  if (next_) dead_.push_back(std::move(next_));
+  grow_pause_ticks_ = ticks_per_second;
+  defer();
+}
+
+void Nbd_store::use_next() {
+  if (next_->size_bytes() < wanted_size_) {
+    return retry_to_grow("the server still reports " + std::to_string(next_->size_bytes()) +
+                         " bytes, not " + std::to_string(wanted_size_));
+  }
+  if (connection_) draining_.push_back(std::move(connection_));
+  connection_ = std::move(next_);
+  has_grown();
+  send_waiting();
+}
+
+void Nbd_store::has_grown() {
+  if (next_) dead_.push_back(std::move(next_));
+  if (size_ == wanted_size_) return;
+  size_ = wanted_size_;
+  grow_pause_ticks_ = 0;
+  grown_(size_);
+}
+
 void Nbd_store::connection_lost(Nbd_connection& connection, std::string const& why) {
+  if (&connection == next_.get()) return retry_to_grow(why);
   if (&connection == connection_.get()) {
     dead_.push_back(std::move(connection_));
     return wait_to_connect(why);
@@ -127,21 +171,13 @@ void Nbd_store::pass_answers() {
   is_passing_ = false;
 }
 
-void Nbd_store::set_size(std::uint64_t bytes) {
-  size_ = bytes;
-  if (connection_ && connection_->is_ready() && connection_->in_flight() > 0) {
-    draining_.push_back(std::move(connection_));
-  } else if (connection_) {
-    dead_.push_back(std::move(connection_));
-  }
-  defer();
-  next_pause_ticks_ = 1;
-  pause_ticks_ = 0;
-  connect();
-}
-
 void Nbd_store::on_tick() {
   if (!connection_ && pause_ticks_ > 0 && --pause_ticks_ == 0) connect();
+  bool const grows = wanted_size_ != size_ && !next_ && connection_ && connection_->is_ready();
+  if (grows && (grow_pause_ticks_ == 0 || --grow_pause_ticks_ == 0)) {
+    grow_pause_ticks_ = 1;  // the reason was logged
+    try_to_grow();
+  }
   bool const owes = !connection_ || !connection_->is_ready() || connection_->in_flight() > 0;
   silent_ticks_ = owes ? std::min(silent_ticks_ + 1, patience_ticks_) : 0;
   send_waiting();

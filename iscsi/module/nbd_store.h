@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -22,16 +23,19 @@ namespace pstorage::iscsi {
 class Nbd_store final : public Store, private Nbd_connection_owner, private Tick_listener {
  public:
   /// `name`: for log lines. `uri`: nbd+unix:///EXPORT?socket=PATH. Returns at once.
+  /// `grown`: the server has the size that grow() was told, and it is in use.
   Nbd_store(std::string name, std::string uri, std::uint64_t size_bytes,
-            std::uint32_t patience_seconds);
+            std::uint32_t patience_seconds, std::function<void(std::uint64_t)> grown);
   ~Nbd_store() override;
   Nbd_store(Nbd_store const&) = delete;
   Nbd_store& operator=(Nbd_store const&) = delete;
 
   bool is_working() const { return has_ticker_; }
   void submit(Store_request& request) override;
-  /// New requests go to a new connection that knows the size; the old one drains.
-  void set_size(std::uint64_t bytes);
+  /// The volume has become larger. An NBD connection knows the size of its beginning only: a second
+  /// one is made, again and again until the server reports the size; then it takes the requests
+  /// over while the first one drains.
+  void grow(std::uint64_t bytes);
 
  private:
   void answered(Store_request& request, int error) override;
@@ -44,6 +48,10 @@ class Nbd_store final : public Store, private Nbd_connection_owner, private Tick
   static void on_deferred(event_data* event);
   void defer();
   void connect();
+  void try_to_grow();
+  void retry_to_grow(std::string const& why);
+  void use_next();
+  void has_grown();
   void wait_to_connect(std::string const& why);
   void send_waiting();
   void pass_answers();
@@ -52,10 +60,14 @@ class Nbd_store final : public Store, private Nbd_connection_owner, private Tick
   std::string const name_;
   std::string const uri_;
   std::uint64_t size_;
+  std::uint64_t wanted_size_;  // larger than size_ while growing
   std::uint32_t const patience_ticks_;
+  std::function<void(std::uint64_t)> const grown_;
   bool has_ticker_ = false;
 
   std::unique_ptr<Nbd_connection> connection_;
+  std::unique_ptr<Nbd_connection> next_;  // asks whether the server knows the wanted size
+  std::uint32_t grow_pause_ticks_ = 0;
   std::vector<std::unique_ptr<Nbd_connection>> draining_;
   std::vector<std::unique_ptr<Nbd_connection>> dead_;  // closed when no call of theirs is active
   std::uint32_t pause_ticks_ = 0;                      // until the next attempt
