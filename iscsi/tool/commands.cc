@@ -300,9 +300,9 @@ Outcome<void> Commands::account_bind(bool binds) {
   if (target.should_run) PS_CHECK(check_is_here(target));
   PS_CHECK(state_.save(target));
   if (!runs_here(target)) return success();
-  auto const& control = gateway(target).control();
-  if (binds) PS_CHECK(control.add_account(options_.user, account->second));
-  return control.bind_account(options_.user, options_.mutual, binds);
+  auto const one = gateway(target);
+  if (binds) PS_CHECK(one.control().add_account(options_.user, account->second));
+  return one.control().bind_account(options_.user, options_.mutual, binds);
 }
 
 Outcome<void> Commands::acl_change(bool allows) {

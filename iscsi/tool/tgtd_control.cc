@@ -82,10 +82,11 @@ Outcome<void> Tgtd_control::send(Request const& request, std::string const& para
   auto const fd = connect_to(socket_);
   if (!fd) return silent;
   Request head = request;
-  head.bytes = static_cast<std::uint32_t>(sizeof(head) + parameters.size());
+  auto const text_bytes = parameters.size() + 1;  // tgtd takes it for a C string
+  head.bytes = static_cast<std::uint32_t>(sizeof(head) + text_bytes);
   std::string message(sizeof(head), '\0');
   std::memcpy(message.data(), &head, sizeof(head));
-  message += parameters;
+  message.append(parameters.c_str(), text_bytes);
   for (std::size_t sent = 0; sent < message.size();) {
     auto const done = ::send(fd.get(), message.data() + sent, message.size() - sent, MSG_NOSIGNAL);
     if (done <= 0) return silent;
