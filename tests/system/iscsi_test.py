@@ -1,14 +1,16 @@
 #!/usr/bin/python3
 """LUNs over iSCSI: tgtd with our module over a real cluster. Daemons are killed and frozen under
 load; no error reaches the initiator, no block is wrong, reservations outlive everything."""
+import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from gateway import gateway, load_result, require  # noqa: E402
+from gateway import IQN, free_port, gateway, load_result, require  # noqa: E402
 from harness import BUILD, check, cluster, main, run  # noqa: E402
 
 MIB = 1 << 20
@@ -114,6 +116,67 @@ def without_a_server_commands_are_not_ready_and_never_fail():
         check(result["errors"] == 0, result["output"])
 
 
+def the_command_makes_serves_and_deletes_targets():
+    portal = f"127.0.0.1:{free_port()}"
+    with cluster(cs=1, replicas="1") as one, tempfile.TemporaryDirectory() as directory:
+        one.environment["PSTORAGE_ISCSI_DIR"] = directory
+        secrets = os.path.join(directory, "secret")
+        with open(secrets, "w", encoding="ascii") as file:
+            file.write("correct-horse-1\n")
+
+        def iscsi(*words, ok=True, host=None):
+            environment = dict(one.environment)
+            if host:
+                environment["PSTORAGE_HOST_ID"] = host
+            return run("pstorage-iscsi", *words, ok=ok, env=environment)
+
+        def inquiry(user="", name="iqn.2026-11.test:i"):
+            url = f"iscsi://{user}{portal}/{IQN}/1"
+            return run("iscsi-inq", "-i", name, url, ok=False)[0] == 0
+
+        try:
+            iscsi("create", "-n", "test", "-a", portal)
+            iscsi("lun-add", "-t", "test", "-l", "1", "-s", "64M")
+            iscsi("start", "-t", IQN)
+            check(inquiry(), "the target does not answer")
+            listed = json.loads(iscsi("list", "-t", "test", "--json")[1])
+            check(listed["status"] == "running" and listed["luns"][0]["size"] == 64 * MIB,
+                  f"{listed}")
+            code, why = iscsi("register", "-t", "test", ok=False, host="00000000000000aa")
+            check(code == 1 and "is registered on host" in why, f"two hosts have it: {why}")
+
+            iscsi("lun-grow", "-t", "test", "-l", "1", "-s", "128M")
+            url = f"iscsi://{portal}/{IQN}/1"
+            end = time.monotonic() + 10
+            while run("iscsi-readcapacity16", "-s", url)[1].strip() != str(128 * MIB):
+                check(time.monotonic() < end, "the LUN does not grow")
+                time.sleep(0.2)
+
+            iscsi("account", "add", "-u", "alice", "--secret-file", secrets)
+            iscsi("account", "bind", "-t", "test", "-u", "alice")
+            iscsi("acl", "add", "-t", "test", "-i", "iqn.2026-11.test:i")
+            for again in (False, True):  # the cluster remembers it all
+                if again:
+                    iscsi("stop", "-t", "test")
+                    iscsi("start", "-t", "test")
+                check(inquiry("alice%correct-horse-1@"), "the right secret is refused")
+                check(not inquiry(), "no secret is needed")
+                check(not inquiry("alice%battery-staple@"), "any secret will do")
+                check(not inquiry("alice%correct-horse-1@", "iqn.2026-11.test:other"),
+                      "any initiator is let in")
+            check(iscsi("delete", "-t", "test", ok=False)[0] == 1, "a running target was deleted")
+            iscsi("stop", "-t", "test")
+            iscsi("unregister", "-t", "test")
+            iscsi("register", "-t", "test", host="00000000000000aa")
+            check(iscsi("start", "-t", "test", ok=False)[0] == 1, "started on the wrong host")
+            iscsi("unregister", "-t", "test", host="00000000000000aa")
+            iscsi("lun-del", "-t", "test", "-l", "1")
+            iscsi("delete", "-t", "test")
+            check(json.loads(iscsi("list", "-a", "--json")[1]) == [], "the target is still there")
+        finally:
+            iscsi("stop", "-t", "test", ok=False)
+
+
 class Nbdkit:
     """A memory disk that outlives its server: the data is in a file of /dev/shm."""
 
@@ -156,5 +219,5 @@ if __name__ == "__main__":
     require()
     main(two_initiators_count_up_with_compare_and_write, reservations_survive_login_and_death,
          a_frozen_server_stops_nobody_else, without_a_server_commands_are_not_ready_and_never_fail,
-         a_lun_grows_under_its_initiators,
+         a_lun_grows_under_its_initiators, the_command_makes_serves_and_deletes_targets,
          stamped_blocks_survive_kills_of_tgtd_and_of_the_nbd_server)
