@@ -114,7 +114,9 @@ Outcome<void> check_allowed(std::string const& initiator) {
   bool const is_name = initiator.starts_with("iqn.") || initiator.starts_with("eui.") ||
                        initiator.starts_with("naa.");
   if (is_name && initiator.size() <= 223 && is_all_of(initiator, "-.:")) return success();
-  if (!is_name && is_all_of(initiator, ".:/")) return success();
+  bool const is_address = initiator.find_first_not_of("0123456789abcdef.:/") == std::string::npos &&
+                          initiator.find_first_of(".:") != std::string::npos;
+  if (is_address) return success();
   return bad("bad initiator '" + initiator + "': give its name (iqn....) or its address");
 }
 

@@ -4,9 +4,9 @@
 #   conformance.sh BUILD_DIR NBD_URI SIZE_BYTES    over any NBD server (its data is overwritten)
 # Last line: the count. Fails when a test fails that is not in the list below, or when more are
 # skipped than the commands we do not have.
+# shellcheck disable=SC1091,SC2154 # lab.sh and the variables that it sets
 set -euo pipefail
 here=$(dirname "$(realpath "$0")")
-# shellcheck source=tests/iscsi/lab.sh
 . "$here/lab.sh"
 
 # GetLBAStatus.UnmapSingle expects 512-byte physical blocks; WriteSame10.UnmapUntilEnd writes 0xff with
