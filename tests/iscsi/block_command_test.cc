@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <random>
+
 #include "tests/iscsi/cdb.h"
 
 namespace pstorage::iscsi {
@@ -103,6 +105,27 @@ TEST(Block_command, A_write_protected_disk_takes_no_write) {
   EXPECT_EQ(check(parsed(cdb_10(opcode::unmap, 0, 24)), protected_disk, 24),
             sense::write_protected);
   EXPECT_EQ(check(parsed(cdb_10(opcode::read_10, 0, 1)), protected_disk, 0), std::nullopt);
+}
+
+TEST(Block_command, Whatever_an_initiator_sends_is_refused_or_stays_on_the_disk) {
+  std::mt19937_64 random(11);
+  std::size_t accepted = 0;
+  for (int i = 0; i < 200000; ++i) {
+    Cdb cdb;
+    for (auto& byte : cdb) byte = static_cast<std::uint8_t>(random() % 4 == 0 ? random() : 0);
+    std::array<std::uint8_t, 11> const codes{
+        opcode::read_10,       opcode::read_16, opcode::write_12,          opcode::write_same_16,
+        opcode::verify_16,     opcode::read_6,  opcode::compare_and_write, opcode::or_write_16,
+        opcode::write_same_10, opcode::unmap,   opcode::service_action_in};
+    cdb[0] = codes[random() % codes.size()];
+    std::optional<Sense> refused;
+    auto const command = parse(std::span(cdb).first(random() % 17), refused);
+    if (!command || refused || check(*command, disk, 512)) continue;
+    ++accepted;
+    ASSERT_LE(command->blocks, blocks);
+    ASSERT_LE(command->lba, blocks - command->blocks);
+  }
+  EXPECT_GT(accepted, 1000u);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <random>
 
 #include "core/bytes.h"
 #include "core/disk/atomic_file.h"
@@ -223,6 +224,24 @@ TEST_F(Reservations, The_file_store_refuses_whoever_comes_second) {
   make_file_store(path)->load(
       [&](Outcome<Versioned_reservations> const& loaded) { EXPECT_FALSE(loaded.has_value()); });
   std::filesystem::remove(path);
+}
+
+TEST_F(Reservations, Whatever_is_asked_the_state_stays_sound) {
+  std::mt19937 random(5);
+  for (int i = 0; i < 20000; ++i) {
+    auto const& port = random() % 3 == 0 ? a : random() % 2 == 0 ? b : c;
+    out(port, static_cast<std::uint8_t>(random() % 9), random() % 4, random() % 4,
+        static_cast<std::uint8_t>(random() % 10), static_cast<std::uint8_t>(random() % 2));
+    for (std::uint8_t action = 0; action < 4; ++action) ASSERT_TRUE(report(state, action));
+    if (state.registrations.empty()) {
+      ASSERT_FALSE(state.holder.has_value());  // nobody could end it
+    }
+    for (auto const& one : state.registrations) ASSERT_NE(one.key, 0u);
+    ASSERT_LE(state.registrations.size(), 3u);
+    auto const again = decode(encode({1, state}));
+    ASSERT_TRUE(again.has_value());
+    ASSERT_EQ(again.value().state, state);
+  }
 }
 
 }  // namespace
