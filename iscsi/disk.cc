@@ -8,7 +8,8 @@
 namespace pstorage::iscsi {
 namespace {
 
-constexpr std::uint64_t pattern_bytes = 1u << 20;  // of a WRITE SAME that is not zeros
+constexpr std::uint64_t pattern_bytes = 1u << 20;      // of a WRITE SAME that is not zeros
+constexpr std::size_t scratch_kept_bytes = 64u << 10;  // by a command that is used again
 constexpr std::size_t unmap_header = 8;
 constexpr std::size_t unmap_descriptor = 16;
 constexpr std::size_t status_header = 8;
@@ -313,6 +314,7 @@ void Disk::answer_status(Io& io) {
 }
 
 void Disk::finish(Io& io) {
+  if (io.scratch_.capacity() > scratch_kept_bytes) std::vector<std::uint8_t>().swap(io.scratch_);
   running_[io.running_index_] = running_.back();
   running_[io.running_index_]->running_index_ = io.running_index_;
   running_.pop_back();
