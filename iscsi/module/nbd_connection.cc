@@ -67,14 +67,14 @@ void Nbd_connection::watch() {
 void Nbd_connection::on_event(int /*fd*/, int events, void* self) {
   auto& connection = *static_cast<Nbd_connection*>(self);
   if (connection.is_dead_) return;
+  auto const seen = static_cast<unsigned>(events);
   auto const direction = nbd_aio_get_direction(connection.handle_);
   // EPOLLHUP and EPOLLERR come unasked: whichever way libnbd looks next finds out.
-  bool const broken = (events & (EPOLLHUP | EPOLLERR)) != 0;
+  bool const broken = (seen & (EPOLLHUP | EPOLLERR)) != 0;
   bool const reads = (direction & LIBNBD_AIO_DIRECTION_READ) != 0;
-  if (reads && (broken || (events & EPOLLIN) != 0)) {
+  if (reads && (broken || (seen & EPOLLIN) != 0)) {
     nbd_aio_notify_read(connection.handle_);
-  } else if ((direction & LIBNBD_AIO_DIRECTION_WRITE) != 0 &&
-             (broken || (events & EPOLLOUT) != 0)) {
+  } else if ((direction & LIBNBD_AIO_DIRECTION_WRITE) != 0 && (broken || (seen & EPOLLOUT) != 0)) {
     nbd_aio_notify_write(connection.handle_);
   }
   connection.look_at_state();
