@@ -81,9 +81,13 @@ void Nbd_connection::on_event(int /*fd*/, int events, void* self) {
   connection.owner_.event_done();
 }
 
+bool Nbd_connection::is_gone() const {
+  return nbd_aio_is_dead(handle_) > 0 || nbd_aio_is_closed(handle_) > 0;
+}
+
 void Nbd_connection::look_at_state() {
   if (is_dead_) return;
-  if (nbd_aio_is_dead(handle_) > 0 || nbd_aio_is_closed(handle_) > 0) {
+  if (is_gone()) {
     return die(is_ready_ ? "the server closed the connection" : last_error());
   }
   if (!is_ready_ && nbd_aio_is_ready(handle_) > 0) {
@@ -148,13 +152,17 @@ void Nbd_connection::issue(Store_request& request) {
   if (send(slot, false) < 0 && slot.request != nullptr) {
     int const error = nbd_get_errno();
     remove(slot);
-    if (nbd_aio_is_dead(handle_) > 0 || nbd_aio_is_closed(handle_) > 0) {
+    if (is_gone()) {
       owner_.unanswered(request);
     } else {
       owner_.answered(request, error == 0 ? EINVAL : error);
     }
   }
-  if (!is_dead_) watch();  // a death is seen with the next event: the socket reports it
+  if (!is_gone()) return watch();
+  // libnbd has closed the socket: no event will come, and its number may be another's soon.
+  is_ready_ = false;
+  if (watched_ != 0) tgt_event_del(fd_);
+  watched_ = 0;
 }
 
 int Nbd_connection::on_complete(void* slot, int* error) {

@@ -44,8 +44,11 @@ class Nbd_connection {
   bool is_ready() const { return is_ready_; }
   std::uint64_t size_bytes() const;
   std::size_t in_flight() const { return slots_.size(); }
-  /// Only when ready.
+  /// Only when ready. May find that the connection has ended: then it is not ready any more, its
+  /// requests are unanswered, and look_at_state() reports the loss.
   void issue(Store_request& request);
+  /// Reports to the owner what has become of the connection. Not from inside issue().
+  void look_at_state();
 
  private:
   struct Slot {
@@ -62,7 +65,7 @@ class Nbd_connection {
   std::int64_t send(Slot& slot, bool flush);
   void complete(Slot& slot, int error);
   void remove(Slot& slot);
-  void look_at_state();
+  bool is_gone() const;
   void die(std::string const& why);
   void watch();
 

@@ -154,6 +154,8 @@ void Nbd_store::on_deferred(event_data* event) {
 
 void Nbd_store::event_done() {
   if (is_passing_) return;
+  if (connection_) connection_->look_at_state();
+  if (next_) next_->look_at_state();
   dead_.clear();
   std::erase_if(draining_, [](auto const& one) { return one->in_flight() == 0; });
   send_waiting();
