@@ -86,10 +86,26 @@ void Exports::acquire(std::string const& name, Acquired done) {
   Export& entry = found->second;
   if (entry.state == Export::State::open && !entry.lost) {
     ++entry.users;
+    ask_size(real.value());
     return done(entry.volume.get());
   }
   entry.waiting.push_back(std::move(done));
   if (entry.state == Export::State::open && entry.users == 0) start_close(real.value());
+}
+
+void Exports::ask_size(std::string const& name) {
+  if (std::exchange(exports_[name].asks_size, true)) return;
+  provider_.describe(name, [this, name, alive = alive_](Outcome<Volume_description> const& now) {
+    if (!*alive) return;
+    auto const found = exports_.find(name);
+    if (found == exports_.end()) return;
+    Export& entry = found->second;
+    entry.asks_size = false;
+    // Only growth: a smaller size would cut off requests of clients that know the old one.
+    bool const grew = now.has_value() && entry.state == Export::State::open &&
+                      now.value().size_bytes > entry.volume->size_bytes();
+    if (grew) entry.volume->set_size(now.value().size_bytes);
+  });
 }
 
 void Exports::start_open(std::string const& name) {

@@ -35,7 +35,9 @@ class Exports final : public Ticker {
   void list(List_done done);
   /// `name` empty: the only volume named at start.
   void describe(std::string const& name, Describe_done done);
-  /// Opens or shares it; each success needs one release(). May answer from inside.
+  /// Opens or shares it; each success needs one release(). May answer from inside. Sharing also
+  /// asks whether the volume has grown meanwhile, without waiting: the next client gets the new
+  /// size.
   void acquire(std::string const& name, Acquired done);
   void release(client::Volume const& volume);
   /// Its lease is gone: nobody gets it any more, and it is opened anew for the next client.
@@ -53,6 +55,7 @@ class Exports final : public Ticker {
     State state = State::opening;
     std::unique_ptr<client::Volume> volume;
     std::size_t users = 0;
+    bool asks_size = false;
     bool lost = false;  // another client has taken it over; opened anew for the next client
     Time_point idle_since{};
     std::vector<Acquired> waiting;  // for the open, or for the close to be over
@@ -61,6 +64,7 @@ class Exports final : public Ticker {
   bool is_named(std::string const& name) const { return named_.contains(name); }
   Outcome<std::string> real_name(std::string const& name) const;
   void start_open(std::string const& name);
+  void ask_size(std::string const& name);
   void opened(std::string const& name, Outcome<std::unique_ptr<client::Volume>> volume);
   void start_close(std::string const& name);
   void closed(std::string const& name, Result<void> result);

@@ -28,4 +28,8 @@ forbid mds/state "$impure"
 forbid mds/planner "$impure"
 forbid mds/raft "$impure"
 forbid cs/replica "$impure"
+forbid ':(glob)iscsi/*' "$impure|chrono>|libnbd|iscsi/(module|tool)/"
+# tgtd is GPL-2.0-only: what it loads must not reach OpenSSL, so nothing of core that may.
+forbid iscsi/module '(core/(auth|cli|client|config|net|runtime)|blockdev|iscsi/tool)/'
+forbid ':(glob)iscsi/*' '(core/(auth|cli|client|config|net|runtime)|blockdev)/'
 exit "$found"

@@ -47,6 +47,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void seal(std::function<void(Outcome<void>)> done);
 
   std::uint64_t size_bytes() const override { return size_; }
+  void set_size(std::uint64_t bytes) override { size_ = bytes; }
   std::string const& path() const override { return path_; }
   void read(std::uint64_t offset, std::uint64_t length, Read_done done) override;
   void write(std::uint64_t offset, std::vector<Slice> data, bool fua, Done done) override;
@@ -67,7 +68,6 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   Volume_counters const& counters() const { return counters_; }
   /// A push or an answer of the MDS about this file.
   void adopt_map(proto::File_map const& map);
-  void set_size(std::uint64_t size) { size_ = size; }
   void on_tick();
   /// Has the MDS refused a command because the lease is gone? Then so is this volume.
   bool lost_with(Failure const& refused);

@@ -33,6 +33,8 @@ class Volume {
   virtual ~Volume() = default;
 
   virtual std::uint64_t size_bytes() const = 0;
+  /// The MDS says that the file has another size now: somebody has resized it.
+  virtual void set_size(std::uint64_t /*bytes*/) {}
   virtual std::string const& path() const = 0;
 
   /// Answers slices that together are exactly `length` bytes. Errors: corrupt (no replica has valid

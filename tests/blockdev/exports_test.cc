@@ -46,6 +46,21 @@ TEST_F(Exports_test, Clients_share_one_opening) {
   exports.release(*second);
 }
 
+TEST_F(Exports_test, A_volume_that_grows_while_it_is_open_shows_it_to_later_clients) {
+  Exports exports(provider, clock, log, {});
+  auto* const volume = acquire(exports);
+  disk.size = 8192;
+  acquire(exports);
+  acquire(exports);
+  EXPECT_EQ(volume->size_bytes(), 8192u);
+  disk.size = 4096;  // never smaller under its clients
+  acquire(exports);
+  acquire(exports);
+  EXPECT_EQ(volume->size_bytes(), 8192u);
+  EXPECT_EQ(disk.opened, 1u);
+  for (int i = 0; i < 5; ++i) exports.release(*volume);
+}
+
 TEST_F(Exports_test, It_is_closed_five_seconds_after_the_last_client) {
   Exports exports(provider, clock, log, {});
   exports.release(*acquire(exports));

@@ -33,13 +33,14 @@ using Defer = std::function<void(std::function<void()>)>;
 class Memory_volume final : public client::Volume {
  public:
   Memory_volume(std::shared_ptr<Memory_store> store, Defer defer)
-      : store_(std::move(store)), defer_(std::move(defer)) {
+      : store_(std::move(store)), defer_(std::move(defer)), size_(store_->size) {
     ++store_->opened;
     ++store_->open_now;
   }
   ~Memory_volume() override { --store_->open_now; }
 
-  std::uint64_t size_bytes() const override { return store_->size; }
+  std::uint64_t size_bytes() const override { return size_; }
+  void set_size(std::uint64_t bytes) override { size_ = bytes; }
   std::string const& path() const override { return store_->name; }
 
   void read(std::uint64_t offset, std::uint64_t length, client::Read_done done) override {
@@ -150,6 +151,7 @@ class Memory_volume final : public client::Volume {
 
   std::shared_ptr<Memory_store> store_;
   Defer defer_;
+  std::uint64_t size_;  // as this opening knows it
 };
 
 class Memory_provider final : public Volume_provider {

@@ -1,0 +1,214 @@
+#include "iscsi/tool/cluster_state.h"
+
+#include <chrono>
+#include <thread>
+
+namespace pstorage::iscsi {
+namespace {
+
+constexpr char const* root = "/iscsi";
+constexpr std::string_view account_prefix = "account.";
+constexpr int remove_attempts = 30;
+constexpr auto remove_pause = std::chrono::milliseconds(500);
+
+std::string path_of(std::string const& target) { return std::string(root) + "/" + target; }
+std::string owner_path(std::string const& target) { return path_of(target) + "/owner"; }
+std::string volume_path_of(std::string const& name) { return "/volumes/" + name; }
+
+Properties properties_of(proto::File const& file) {
+  return {file.properties().begin(), file.properties().end()};
+}
+
+template <typename T>
+bool is(Outcome<T> const& outcome, Errc code) {
+  return !outcome.has_value() && errc_of(outcome.error().code) == code;
+}
+
+}  // namespace
+
+Outcome<proto::File> Cluster_state::look_up(std::string const& path) {
+  proto::Mds_request request;
+  request.mutable_lookup()->set_path(path);
+  PS_TRY(auto const reply, call_(std::move(request)));
+  return reply.file();
+}
+
+Outcome<void> Cluster_state::make_directory(std::string const& path, Properties const& properties) {
+  proto::Mds_request request;
+  auto& create = *request.mutable_create();
+  create.set_path(path);
+  create.set_type(proto::TYPE_DIRECTORY);
+  create.set_parents(true);
+  create.mutable_properties()->insert(properties.begin(), properties.end());
+  PS_TRY(auto const reply, call_(std::move(request)));
+  return success();
+}
+
+Outcome<void> Cluster_state::set_properties(std::string const& path, Properties const& properties) {
+  proto::Mds_request request;
+  auto& set = *request.mutable_set_attributes();
+  set.set_path(path);
+  set.mutable_properties()->insert(properties.begin(), properties.end());
+  PS_TRY(auto const reply, call_(std::move(request)));
+  return success();
+}
+
+Outcome<void> Cluster_state::remove_path(std::string const& path) {
+  proto::Mds_request request;
+  request.mutable_remove()->set_path(path);
+  PS_TRY(auto const reply, call_(std::move(request)));
+  return success();
+}
+
+Outcome<std::vector<std::string>> Cluster_state::target_names() {
+  proto::Mds_request request;
+  request.mutable_list_directory()->set_path(root);
+  auto const reply = call_(std::move(request));
+  std::vector<std::string> names;
+  if (is(reply, Errc::not_found)) return names;  // before the first target
+  if (!reply.has_value()) return reply.error();
+  for (auto const& file : reply.value().files().files()) {
+    if (file.type() == proto::TYPE_DIRECTORY) names.push_back(file.name());
+  }
+  return names;
+}
+
+Outcome<Target> Cluster_state::load(std::string const& name) {
+  auto const directory = look_up(path_of(name));
+  if (is(directory, Errc::not_found)) {
+    return failure(Errc::not_found, "there is no target " + std::string(iqn_prefix) + name +
+                                        "; 'pstorage-iscsi list -a' shows those there are");
+  }
+  if (!directory.has_value()) return directory.error();
+  PS_TRY(auto target, from_properties(name, properties_of(directory.value())));
+  auto const owner = look_up(owner_path(name));
+  if (owner.has_value()) {
+    auto const properties = properties_of(owner.value());
+    auto const host = properties.find("host");
+    if (host != properties.end()) target.host = host->second;
+  } else if (!is(owner, Errc::not_found)) {
+    return owner.error();
+  }
+  return target;
+}
+
+Outcome<void> Cluster_state::create(Target const& target) {
+  auto const made = make_directory(path_of(target.name), to_properties(target));
+  if (is(made, Errc::exists)) {
+    return failure(Errc::exists, "there is a target " + target.iqn() + " already");
+  }
+  return made;
+}
+
+Outcome<void> Cluster_state::save(Target const& target) {
+  auto const all = to_properties(target);
+  return set_properties(path_of(target.name), {{"target", all.at("target")}});
+}
+
+Outcome<void> Cluster_state::save_lun(std::string const& target, unsigned number, Lun const& lun) {
+  Target one;
+  one.luns[number] = lun;
+  auto const property = lun_property(number);
+  return set_properties(path_of(target), {{property, to_properties(one).at(property)}});
+}
+
+Outcome<void> Cluster_state::forget_lun(std::string const& target, unsigned number) {
+  return set_properties(path_of(target), {{lun_property(number), ""}});
+}
+
+Outcome<void> Cluster_state::remove(std::string const& target) {
+  auto const unregistered = unregister(target);
+  if (!unregistered.has_value()) return unregistered;
+  return remove_path(path_of(target));
+}
+
+Outcome<void> Cluster_state::register_on(std::string const& target, std::string const& host) {
+  proto::Mds_request request;
+  auto& create = *request.mutable_create();
+  create.set_path(owner_path(target));
+  create.set_type(proto::TYPE_FILE);
+  (*create.mutable_properties())["host"] = host;
+  auto const made = call_(std::move(request));
+  if (made.has_value()) return success();
+  if (!is(made, Errc::exists)) return made.error();
+  PS_TRY(auto const current, load(target));
+  if (current.host == host) return success();
+  return failure(Errc::busy, "target " + current.iqn() + " is registered on host " + current.host +
+                                 ": run 'pstorage-iscsi unregister -t " + target + "' there first");
+}
+
+Outcome<void> Cluster_state::unregister(std::string const& target) {
+  auto const removed = remove_path(owner_path(target));
+  if (is(removed, Errc::not_found)) return success();
+  return removed;
+}
+
+Outcome<std::map<std::string, std::string>> Cluster_state::accounts() {
+  std::map<std::string, std::string> found;
+  auto const directory = look_up(root);
+  if (is(directory, Errc::not_found)) return found;
+  if (!directory.has_value()) return directory.error();
+  for (auto const& [name, value] : properties_of(directory.value())) {
+    if (name.starts_with(account_prefix)) found[name.substr(account_prefix.size())] = value;
+  }
+  return found;
+}
+
+Outcome<void> Cluster_state::save_account(std::string const& user, std::string const& secret) {
+  if (auto const made = make_directory(root, {}); !made.has_value() && !is(made, Errc::exists)) {
+    return made;
+  }
+  return set_properties(root, {{std::string(account_prefix) + user, secret}});
+}
+
+Outcome<Volume_info> Cluster_state::volume(std::string const& name) {
+  auto const file = look_up(volume_path_of(name));
+  if (is(file, Errc::not_found)) {
+    return failure(Errc::not_found, "there is no volume '" + name + "'");
+  }
+  if (!file.has_value()) return file.error();
+  if (file.value().type() != proto::TYPE_FILE) {
+    return failure(Errc::is_directory, "'" + name + "' is a directory of volumes");
+  }
+  auto const properties = properties_of(file.value());
+  auto const uuid = properties.find("uuid");
+  return Volume_info{
+      .size_bytes = file.value().size(),
+      .mapped_bytes = file.value().allocated_chunks() * file.value().attributes().chunk_size(),
+      .uuid = uuid == properties.end() ? "" : uuid->second};
+}
+
+Outcome<void> Cluster_state::create_volume(std::string const& name, std::uint64_t bytes,
+                                           std::string const& uuid) {
+  proto::Mds_request request;
+  auto& create = *request.mutable_create();
+  create.set_path(volume_path_of(name));
+  create.set_type(proto::TYPE_FILE);
+  create.set_size(bytes);
+  create.set_parents(true);
+  (*create.mutable_properties())["uuid"] = uuid;
+  PS_TRY(auto const reply, call_(std::move(request)));
+  return success();
+}
+
+Outcome<void> Cluster_state::set_volume_uuid(std::string const& name, std::string const& uuid) {
+  return set_properties(volume_path_of(name), {{"uuid", uuid}});
+}
+
+Outcome<void> Cluster_state::grow_volume(std::string const& name, std::uint64_t bytes) {
+  proto::Mds_request request;
+  request.mutable_resize()->set_path(volume_path_of(name));
+  request.mutable_resize()->set_size(bytes);
+  PS_TRY(auto const reply, call_(std::move(request)));
+  return success();
+}
+
+Outcome<void> Cluster_state::remove_volume(std::string const& name) {
+  for (int attempt = 1;; ++attempt) {
+    auto const removed = remove_path(volume_path_of(name));
+    if (!is(removed, Errc::busy) || attempt == remove_attempts) return removed;
+    std::this_thread::sleep_for(remove_pause);  // the NBD server gives idle volumes back after 5 s
+  }
+}
+
+}  // namespace pstorage::iscsi

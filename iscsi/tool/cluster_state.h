@@ -1,0 +1,69 @@
+// Targets, accounts and volumes as the cluster keeps them: below /iscsi and /volumes.
+//
+//   /iscsi                properties "account.USER": a CHAP secret
+//   /iscsi/NAME           properties "target" and "lun.N" (target_config.h)
+//   /iscsi/NAME/owner     property "host": who has the target registered. Creating a file that
+//                         exists fails, so two hosts never both get it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "core/result.h"
+#include "iscsi/tool/target_config.h"
+#include "mds.pb.h"
+
+namespace pstorage::iscsi {
+
+struct Volume_info {
+  std::uint64_t size_bytes = 0;
+  std::uint64_t mapped_bytes = 0;
+  std::string uuid;  // empty: it has none yet
+};
+
+/// Every call is one or a few blocking requests to the MDS; each of them is atomic.
+class Cluster_state {
+ public:
+  using Call = std::function<Outcome<proto::Mds_reply>(proto::Mds_request)>;
+  explicit Cluster_state(Call call) : call_(std::move(call)) {}
+
+  Outcome<std::vector<std::string>> target_names();
+  /// Errors: not_found, corrupt.
+  Outcome<Target> load(std::string const& name);
+  /// Makes the target's directory. Errors: exists.
+  Outcome<void> create(Target const& target);
+  /// Writes what is not about LUNs.
+  Outcome<void> save(Target const& target);
+  Outcome<void> save_lun(std::string const& target, unsigned number, Lun const& lun);
+  Outcome<void> forget_lun(std::string const& target, unsigned number);
+  Outcome<void> remove(std::string const& target);
+
+  /// Errors: busy, naming the host that has it.
+  Outcome<void> register_on(std::string const& target, std::string const& host);
+  Outcome<void> unregister(std::string const& target);
+
+  Outcome<std::map<std::string, std::string>> accounts();
+  /// `secret` empty: removes the account.
+  Outcome<void> save_account(std::string const& user, std::string const& secret);
+
+  Outcome<Volume_info> volume(std::string const& name);
+  Outcome<void> create_volume(std::string const& name, std::uint64_t bytes,
+                              std::string const& uuid);
+  Outcome<void> set_volume_uuid(std::string const& name, std::string const& uuid);
+  Outcome<void> grow_volume(std::string const& name, std::uint64_t bytes);
+  /// Waits up to 15 s for a client that is about to close it. Errors: busy.
+  Outcome<void> remove_volume(std::string const& name);
+
+ private:
+  Outcome<proto::File> look_up(std::string const& path);
+  Outcome<void> make_directory(std::string const& path, Properties const& properties);
+  Outcome<void> set_properties(std::string const& path, Properties const& properties);
+  Outcome<void> remove_path(std::string const& path);
+
+  Call call_;
+};
+
+}  // namespace pstorage::iscsi

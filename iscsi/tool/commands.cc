@@ -1,0 +1,336 @@
+#include "iscsi/tool/commands.h"
+
+#include <algorithm>
+#include <cstdio>
+
+#include "core/cli/output.h"
+#include "core/config/etc.h"
+#include "core/disk/atomic_file.h"
+#include "core/size.h"
+
+namespace pstorage::iscsi {
+namespace {
+
+constexpr std::uint64_t size_step = 4096;  // the cluster's block
+
+Outcome<std::uint64_t> lun_size(std::string const& text) {
+  PS_TRY(auto const size, parse_size(text));
+  if (size == 0 || size % size_step != 0) {
+    return failure(Errc::bad_request,
+                   "bad size '" + text + "': a LUN has a positive multiple of 4096 bytes");
+  }
+  return size;
+}
+
+/// A random one, from the kernel.
+Outcome<std::string> new_uuid() {
+  PS_TRY(auto text, read_small_file("/proc/sys/kernel/random/uuid", 64));
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  return text;
+}
+
+}  // namespace
+
+Commands::Commands(Command_options const& options)
+    : options_(options),
+      state_([this](proto::Mds_request request) { return caller_->call(std::move(request)); }) {}
+
+Outcome<void> Commands::prepare() {
+  PS_TRY(cluster_, cluster_name(options_.cluster));
+  PS_TRY(auto const host, host_id(true));
+  host_ = cli::hex_text(host.value);
+  paths_ = gateway_paths(cluster_, options_.nbd_socket, options_.modules);
+  PS_TRY(caller_, cli::Mds_caller::connect(cluster_, options_.bootstrap));
+  return success();
+}
+
+Outcome<Target> Commands::load() {
+  PS_TRY(auto const name, target_name(options_.target));
+  PS_CHECK(prepare());
+  return state_.load(name);
+}
+
+Gateway Commands::gateway(Target const& target) const { return {paths_, target}; }
+
+bool Commands::runs_here(Target const& target) const { return gateway(target).pid() != 0; }
+
+Outcome<void> Commands::check_is_here(Target const& target) const {
+  if (target.host == host_) return success();
+  std::string const where =
+      target.host.empty() ? "on no host" : "on host " + target.host + ", this is host " + host_;
+  return failure(Errc::refused, "target " + target.iqn() + " is registered " + where +
+                                    ": run 'pstorage-iscsi register -t " + target.name + "' here" +
+                                    (target.host.empty() ? "" : " after unregistering"));
+}
+
+Outcome<void> Commands::check_is_stopped(Target const& target) const {
+  if (!target.should_run && !runs_here(target)) return success();
+  return failure(Errc::busy, "target " + target.iqn() +
+                                 " is running: run 'pstorage-iscsi stop -t " + target.name +
+                                 "' on its host first");
+}
+
+// ---------------------------------------------------------------- targets
+
+Outcome<void> Commands::create() {
+  Target target;
+  PS_TRY(target.name, target_name(options_.name));
+  PS_CHECK(set_portal(target, options_.address));
+  PS_CHECK(prepare());
+  PS_CHECK(state_.create(target));
+  PS_CHECK(state_.register_on(target.name, host_));
+  if (options_.json) {
+    cli::print_json({{"iqn", target.iqn()}, {"portal", target.portal()}});
+  } else {
+    std::printf("IQN: %s\n", target.iqn().c_str());
+  }
+  return success();
+}
+
+Outcome<void> Commands::remove() {
+  PS_TRY(auto const target, load());
+  PS_CHECK(check_is_stopped(target));
+  if (!target.luns.empty()) {
+    return failure(Errc::not_empty, "target " + target.iqn() + " has " +
+                                        std::to_string(target.luns.size()) +
+                                        " LUNs: run 'pstorage-iscsi lun-del' for each first");
+  }
+  return state_.remove(target.name);
+}
+
+Outcome<void> Commands::set() {
+  PS_TRY(auto target, load());
+  PS_CHECK(check_is_stopped(target));
+  PS_CHECK(set_portal(target, options_.address));
+  return state_.save(target);
+}
+
+Outcome<void> Commands::register_here() {
+  PS_TRY(auto const target, load());
+  return state_.register_on(target.name, host_);
+}
+
+Outcome<void> Commands::unregister() {
+  PS_TRY(auto const target, load());
+  if (!target.host.empty()) PS_CHECK(check_is_here(target));
+  PS_CHECK(check_is_stopped(target));
+  return state_.unregister(target.name);
+}
+
+Outcome<void> Commands::start() {
+  PS_TRY(auto target, load());
+  PS_CHECK(check_is_here(target));
+  std::map<unsigned, Lun_with_size> luns;
+  for (auto const& [number, lun] : target.luns) {
+    PS_TRY(auto const volume, state_.volume(lun.volume));
+    luns[number] = {lun, volume.size_bytes};
+  }
+  PS_TRY(auto const accounts, state_.accounts());
+  PS_CHECK(gateway(target).start(luns, accounts));
+  target.should_run = true;
+  return state_.save(target);
+}
+
+Outcome<void> Commands::stop() {
+  PS_TRY(auto target, load());
+  PS_CHECK(check_is_here(target));
+  PS_CHECK(gateway(target).stop());
+  target.should_run = false;
+  return state_.save(target);
+}
+
+// ---------------------------------------------------------------- LUNs
+
+Outcome<void> Commands::lun_add() {
+  PS_TRY(auto const number, lun_number(options_.lun));
+  if (options_.size.empty() == options_.volume.empty()) {
+    return failure(Errc::bad_request, "give -s SIZE for a new volume or --volume NAME, not both");
+  }
+  std::uint64_t size = 0;
+  if (!options_.size.empty()) {
+    PS_TRY(size, lun_size(options_.size));
+  }
+  PS_TRY(auto const target, load());
+  if (target.luns.contains(number) || target.luns.size() >= luns_max) {
+    return failure(Errc::exists,
+                   target.luns.contains(number)
+                       ? "there is a LUN " + options_.lun + " already"
+                       : "a target has at most " + std::to_string(luns_max) + " LUNs");
+  }
+  Lun_with_size added;
+  added.lun.volume = options_.volume;
+  if (options_.volume.empty()) {
+    PS_TRY(added.lun.uuid, new_uuid());
+    added.lun.volume = "iscsi/" + target.name + "/lun" + std::to_string(number);
+    added.lun.is_owned = true;
+    added.size_bytes = size;
+    PS_CHECK(state_.create_volume(added.lun.volume, size, added.lun.uuid));
+  } else {
+    PS_TRY(auto const volume, state_.volume(options_.volume));
+    added.lun.uuid = volume.uuid;
+    added.size_bytes = volume.size_bytes;
+    if (volume.uuid.empty()) {
+      PS_TRY(added.lun.uuid, new_uuid());
+      PS_CHECK(state_.set_volume_uuid(options_.volume, added.lun.uuid));
+    }
+  }
+  PS_CHECK(state_.save_lun(target.name, number, added.lun));
+  if (runs_here(target)) return gateway(target).add_lun(number, added);
+  return success();
+}
+
+Outcome<Lun_with_size> Commands::known_lun(Target const& target, unsigned number) {
+  auto const found = target.luns.find(number);
+  if (found == target.luns.end()) {
+    return failure(Errc::not_found,
+                   "target " + target.iqn() + " has no LUN " + std::to_string(number));
+  }
+  PS_TRY(auto const volume, state_.volume(found->second.volume));
+  return Lun_with_size{found->second, volume.size_bytes};
+}
+
+Outcome<void> Commands::lun_grow() {
+  PS_TRY(auto const number, lun_number(options_.lun));
+  PS_TRY(auto const size, lun_size(options_.size));
+  PS_TRY(auto const target, load());
+  PS_TRY(auto const lun, known_lun(target, number));
+  if (size < lun.size_bytes) {
+    return failure(Errc::bad_request, "LUN " + options_.lun + " has " +
+                                          format_size(lun.size_bytes) + ", it can only grow");
+  }
+  if (target.should_run) PS_CHECK(check_is_here(target));
+  PS_CHECK(state_.grow_volume(lun.lun.volume, size));
+  if (runs_here(target)) return gateway(target).control().grow_lun(number, size);
+  return success();
+}
+
+Outcome<void> Commands::lun_del() {
+  PS_TRY(auto const number, lun_number(options_.lun));
+  PS_TRY(auto const target, load());
+  auto const found = target.luns.find(number);
+  if (found == target.luns.end()) {
+    return failure(Errc::not_found, "target " + target.iqn() + " has no LUN " + options_.lun);
+  }
+  if (target.should_run) PS_CHECK(check_is_here(target));
+  if (runs_here(target)) PS_CHECK(gateway(target).remove_lun(number));
+  PS_CHECK(state_.forget_lun(target.name, number));
+  if (!found->second.is_owned || options_.keep) return success();
+  auto const removed = state_.remove_volume(found->second.volume);
+  if (removed.has_value() || errc_of(removed.error().code) == Errc::not_found) return success();
+  return failure(removed.error().code, "the LUN is gone, its volume '" + found->second.volume +
+                                           "' is not: " + removed.error().text);
+}
+
+// ---------------------------------------------------------------- who may log in
+
+Outcome<void> Commands::account_add() {
+  PS_CHECK(check_user(options_.user));
+  PS_TRY(auto const secret, read_secret(options_.secret_file, "Secret of " + options_.user + ": "));
+  PS_CHECK(check_secret(secret));
+  PS_CHECK(prepare());
+  return state_.save_account(options_.user, secret);
+}
+
+Outcome<void> Commands::account_del() {
+  PS_CHECK(check_user(options_.user));
+  PS_CHECK(prepare());
+  PS_TRY(auto const accounts, state_.accounts());
+  if (!accounts.contains(options_.user)) {
+    return failure(Errc::not_found, "there is no account '" + options_.user + "'");
+  }
+  PS_TRY(auto const names, state_.target_names());
+  for (auto const& name : names) {
+    PS_TRY(auto const target, state_.load(name));
+    bool const is_used = target.outgoing == options_.user ||
+                         std::find(target.incoming.begin(), target.incoming.end(), options_.user) !=
+                             target.incoming.end();
+    if (is_used) {
+      return failure(Errc::busy, "target " + target.iqn() +
+                                     " uses the account: run "
+                                     "'pstorage-iscsi account unbind' first");
+    }
+  }
+  return state_.save_account(options_.user, "");
+}
+
+Outcome<void> Commands::account_list() {
+  PS_CHECK(prepare());
+  PS_TRY(auto const accounts, state_.accounts());
+  auto names = nlohmann::json::array();
+  for (auto const& [user, secret] : accounts) names.push_back(user);
+  if (options_.json) {
+    cli::print_json(names);
+  } else {
+    for (auto const& user : names) std::printf("%s\n", user.get<std::string>().c_str());
+  }
+  return success();
+}
+
+Outcome<void> Commands::account_bind(bool binds) {
+  PS_CHECK(check_user(options_.user));
+  PS_TRY(auto target, load());
+  PS_TRY(auto const accounts, state_.accounts());
+  auto const account = accounts.find(options_.user);
+  if (binds && account == accounts.end()) {
+    return failure(Errc::not_found, "there is no account '" + options_.user +
+                                        "': make it with 'pstorage-iscsi account add'");
+  }
+  auto& users = target.incoming;
+  if (options_.mutual) {
+    if (binds && !target.outgoing.empty()) {
+      return failure(Errc::exists, "the target proves the account '" + target.outgoing +
+                                       "' already: unbind that one first");
+    }
+    if (!binds && target.outgoing != options_.user) {
+      return failure(Errc::not_found, "the account is not bound");
+    }
+    target.outgoing = binds ? options_.user : "";
+  } else {
+    auto const bound = std::find(users.begin(), users.end(), options_.user);
+    if (binds == (bound != users.end())) {
+      return failure(binds ? Errc::exists : Errc::not_found,
+                     binds ? "the account is bound already" : "the account is not bound");
+    }
+    if (binds) {
+      users.push_back(options_.user);
+    } else {
+      users.erase(bound);
+    }
+  }
+  if (target.should_run) PS_CHECK(check_is_here(target));
+  PS_CHECK(state_.save(target));
+  if (!runs_here(target)) return success();
+  auto const one = gateway(target);
+  if (binds) PS_CHECK(one.control().add_account(options_.user, account->second));
+  return one.control().bind_account(options_.user, options_.mutual, binds);
+}
+
+Outcome<void> Commands::acl_change(bool allows) {
+  PS_CHECK(check_allowed(options_.initiator));
+  PS_TRY(auto target, load());
+  auto& allowed = target.allowed;
+  bool const was_open = allowed.empty();
+  auto const entry = std::find(allowed.begin(), allowed.end(), options_.initiator);
+  if (allows == (entry != allowed.end())) {
+    return failure(allows ? Errc::exists : Errc::not_found,
+                   "'" + options_.initiator + "' is " + (allows ? "already" : "not") + " allowed");
+  }
+  if (!allows && allowed.size() == 1) {
+    return failure(Errc::refused,
+                   "without this entry every initiator would be let in: add another "
+                   "one first, or stop the target");
+  }
+  if (allows) {
+    allowed.push_back(options_.initiator);
+  } else {
+    allowed.erase(entry);
+  }
+  if (target.should_run) PS_CHECK(check_is_here(target));
+  PS_CHECK(state_.save(target));
+  if (!runs_here(target)) return success();
+  auto const one = gateway(target);
+  PS_CHECK(one.control().allow(options_.initiator, allows));
+  return was_open ? one.control().allow("ALL", false) : success();
+}
+
+}  // namespace pstorage::iscsi

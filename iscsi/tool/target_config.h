@@ -1,0 +1,59 @@
+// What the cluster keeps about iSCSI targets, and the rules for it. Pure.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "core/result.h"
+
+namespace pstorage::iscsi {
+
+inline constexpr std::uint16_t iscsi_port = 3260;
+inline constexpr std::size_t luns_max = 60;  // a LUN is a property of the target's directory
+inline constexpr unsigned lun_number_max = 255;
+inline constexpr std::string_view iqn_prefix = "iqn.2014-04.com.pstorage:";
+
+struct Lun {
+  std::string volume;     // name below /volumes
+  std::string uuid;       // what initiators know it by
+  bool is_owned = false;  // made with the LUN, and deleted with it
+};
+
+struct Target {
+  std::string name;
+  std::string address;
+  std::uint16_t port = iscsi_port;
+  bool should_run = false;
+  std::string host;  // 16 hex digits of the host it is registered on; empty: on none
+  std::map<unsigned, Lun> luns;
+  std::vector<std::string> incoming;  // CHAP accounts that initiators log in with; empty: no CHAP
+  std::string outgoing;               // CHAP account that the target proves (mutual)
+  std::vector<std::string> allowed;   // initiator names (iqn...) and addresses; empty: all
+
+  std::string iqn() const { return std::string(iqn_prefix) + name; }
+  std::string portal() const;
+};
+
+/// NAME of "iqn.2014-04.com.pstorage:NAME" or of NAME itself. Errors: bad_request.
+Outcome<std::string> target_name(std::string const& iqn_or_name);
+/// "ADDR" or "ADDR:PORT" (IPv6: [ADDR]:PORT). Errors: bad_request.
+Outcome<void> set_portal(Target& target, std::string const& text);
+/// 1 to lun_number_max. Errors: bad_request.
+Outcome<unsigned> lun_number(std::string const& text);
+/// User names and secrets travel in lists of name=value to tgtd: no commas, no blanks. Secrets have
+/// 12 to 64 characters (RFC 7143 wants 96 bits or more).
+Outcome<void> check_user(std::string const& user);
+Outcome<void> check_secret(std::string const& secret);
+/// An initiator's name (iqn., eui., naa.) or an address. Errors: bad_request.
+Outcome<void> check_allowed(std::string const& initiator);
+
+/// Properties of the target's directory in the cluster: "target", and "lun.N" for each LUN.
+using Properties = std::map<std::string, std::string>;
+Properties to_properties(Target const& target);
+/// `host` is kept elsewhere. Errors: corrupt, naming the property.
+Outcome<Target> from_properties(std::string const& name, Properties const& properties);
+std::string lun_property(unsigned number);
+
+}  // namespace pstorage::iscsi
