@@ -140,13 +140,16 @@ void Raft_node::pump() {
 void Raft_node::carry_out(Ready ready) {
   if (ready.has_stepped_down) update_leadership();
   for (auto const& message : ready.messages_now) peers_->send(message);
+  if (ready.token != 0) {
+    // Before what is committed is applied: the disk works meanwhile, and somebody waits for it.
+    log_file_.write(ready);
+    unsent_.emplace_back(ready.token, std::move(ready.messages_after));
+    if (!is_starting_) log_file_.flush();
+  }
   hand_out(ready.committed);
   update_leadership();
   finish_reads(ready.reads);
   for (auto const member : ready.snapshots_needed) send_snapshot(member);
-  if (ready.token == 0) return;
-  log_file_.write(ready);
-  unsent_.emplace_back(ready.token, std::move(ready.messages_after));
 }
 
 void Raft_node::on_persisted(std::uint64_t token) {
