@@ -81,7 +81,8 @@ void Chunk_server::heartbeat() {
   mds_->on_tick();
   Time_point const now = clock_.now();
   if (!registered_) {
-    if (mds_->is_linked() && now >= register_at_) register_with_mds();
+    // Not only over a link that stands: a session that has expired keeps none up by itself.
+    if (now >= register_at_) register_with_mds();
     return;
   }
   if (heartbeat_sent_ || now - last_heartbeat_ < options_.heartbeat_interval) return;

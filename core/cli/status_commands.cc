@@ -93,8 +93,8 @@ void print_summary(proto::Status_reply const& status) {
   auto const all_mds = services_of(status.services(), "MDS");
   auto const avail = std::count_if(all_mds.begin(), all_mds.end(),
                                    [](auto const& mds) { return mds.state() == "avail"; });
-  std::printf("MDS nodes: %td of %zu, epoch uptime: %s, epoch %" PRIu64 "\n", avail,
-              all_mds.size(), duration_text(status.epoch_uptime_ms()).c_str(), status.epoch());
+  std::printf("MDS nodes: %td of %zu, epoch uptime: %s, epoch %" PRIu64 "\n", avail, all_mds.size(),
+              duration_text(status.epoch_uptime_ms()).c_str(), status.epoch());
   std::printf("CS nodes:  %" PRIu64 " of %zu (%" PRIu64 " avail, %" PRIu64 " inactive, %" PRIu64
               " offline)\n",
               active, servers.size(), active, inactive, offline);

@@ -382,8 +382,9 @@ void Chunk_io::settle_held() {
       continue;
     }
     // Those that are merely out of reach may come back; those that refuse (a failed disk) will not.
+    // Nor is it over while the MDS is asked whether these are still the members.
     bool const hopeless =
-        std::all_of(replicas_.begin(), replicas_.end(), [](Replica const& replica) {
+        !confirming_ && std::all_of(replicas_.begin(), replicas_.end(), [](Replica const& replica) {
           return replica.refused || replica.state != proto::REPLICA_IN_SYNC;
         });
     if (!hopeless) continue;

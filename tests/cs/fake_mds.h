@@ -32,12 +32,17 @@ class Fake_mds final : public Connection_handler {
       reply.set_status(static_cast<std::uint32_t>(Errc::dropped));
       reply.set_text("CS#1025 has been removed from the cluster");
     }
+    if (request.has_register_cs() && forgets_sessions) {
+      reply.Clear();
+      reply.set_status(static_cast<std::uint32_t>(Errc::session_expired));
+    }
     if (request.has_report_damage()) *reply.mutable_map() = map;
     if (request.has_sync_done() && refuse_sync_done) {
       reply.set_status(static_cast<std::uint32_t>(Errc::stale_epoch));
     }
     send(connection, message.header.request_id, reply);
   }
+  void close(std::uint32_t cs) { network_.close(servers[cs]); }
   void push(std::uint32_t cs, proto::Mds_push const& push) { send(servers[cs], 0, push); }
 
   template <typename Has>
@@ -56,6 +61,7 @@ class Fake_mds final : public Connection_handler {
   std::map<std::uint32_t, Connection_id> servers;
   bool refuse_sync_done = false;
   bool is_dropped = false;           // every server
+  bool forgets_sessions = false;     // as if they had expired
   std::uint64_t scrub_period_s = 0;  // never
   proto::File_map map;               // answer to Report_damage
 

@@ -202,5 +202,15 @@ TEST_F(Upkeep, A_removed_server_is_told_once_and_asks_no_more) {
   EXPECT_EQ(before.size(), after.size());
 }
 
+TEST_F(Upkeep, A_server_without_session_and_connection_registers_again) {
+  mds_.forgets_sessions = true;
+  serve();
+  mds_.close(1025);
+  mds_.forgets_sessions = false;
+  mds_.requests.clear();
+  world_.run(std::chrono::seconds(5));
+  EXPECT_FALSE(mds_.all([](auto const& request) { return request.has_cs_heartbeat(); }).empty());
+}
+
 }  // namespace
 }  // namespace pstorage::cs

@@ -95,6 +95,13 @@ class Bench {
                                       chunk_bytes);
     file_ = ask(std::move(create)).file().id();
     path_ = own;
+    for (unsigned i = 0; options_.load == "open" && i < options_.in_flight; ++i) {
+      proto::Mds_request more;
+      more.mutable_create()->set_path(own + "-" + std::to_string(i));
+      more.mutable_create()->set_size(chunk_bytes);
+      ask(std::move(more));
+      free_files_.push_back(i);
+    }
     if (options_.load != "allocate" && options_.load != "fill") return;
     proto::Mds_request open;
     open.mutable_open_file()->set_path(path_);
@@ -128,19 +135,50 @@ class Bench {
     return request;
   }
 
+  using Done = std::function<void(proto::Mds_reply const&)>;
+  void call(proto::Mds_request request, Done done) {
+    session_.call(std::move(request), std::chrono::seconds(30),
+                  [done = std::move(done)](Outcome<proto::Mds_reply> const& reply) {
+                    if (reply.has_value()) return done(reply.value());
+                    std::cerr << "mds_bench: " << reply.error().text << "\n";
+                    std::exit(1);
+                  });
+  }
+
   void send() {
     ++under_way_;
     auto const sent = runtime_.clock().now();
-    session_.call(
-        next(), std::chrono::seconds(30), [this, sent](Outcome<proto::Mds_reply> const& reply) {
-          --under_way_;
-          if (!reply.has_value()) {
-            std::cerr << "mds_bench: " << reply.error().text << "\n";
-            std::exit(1);
-          }
-          times_.push_back(
-              std::chrono::duration<double, std::micro>(runtime_.clock().now() - sent).count());
+    if (options_.load == "open") return open_and_close(sent);
+    call(next(), [this, sent](proto::Mds_reply const&) { ended(sent); });
+  }
+  void ended(Time_point sent) {
+    --under_way_;
+    times_.push_back(
+        std::chrono::duration<double, std::micro>(runtime_.clock().now() - sent).count());
+  }
+
+  /// All that a writer asks of the MDS: the lease, that it is sealed, its end. A file a request.
+  void open_and_close(Time_point sent) {
+    auto const file = free_files_.back();
+    free_files_.pop_back();
+    proto::Mds_request open;
+    open.mutable_open_file()->set_path(path_ + "-" + std::to_string(file));
+    call(std::move(open), [this, sent, file](proto::Mds_reply const& opened) {
+      auto const id = opened.lease().file().id();
+      auto const epoch = opened.lease().epoch();
+      proto::Mds_request seal;
+      seal.mutable_finish_seal()->set_file(id);
+      seal.mutable_finish_seal()->set_epoch(epoch);
+      call(std::move(seal), [this, sent, file, id, epoch](proto::Mds_reply const&) {
+        proto::Mds_request close;
+        close.mutable_close_file()->set_file(id);
+        close.mutable_close_file()->set_epoch(epoch);
+        call(std::move(close), [this, sent, file](proto::Mds_reply const&) {
+          free_files_.push_back(file);
+          ended(sent);
         });
+      });
+    });
   }
 
   Runtime& runtime_;
@@ -152,6 +190,7 @@ class Bench {
   std::uint64_t next_index_ = 0;
   std::uint64_t number_ = 0;
   unsigned under_way_ = 0;
+  std::vector<unsigned> free_files_;  // open: not in use
   std::vector<double> times_;
 };
 
@@ -180,8 +219,8 @@ int main(int argc, char** argv) {
   Options options;
   CLI::App app("Load for the metadata servers of a cluster.", "mds_bench");
   app.add_option("-c,--cluster", options.cluster, "Cluster (default: PSTORAGE_NAME)");
-  app.add_option("--load", options.load, "put, create, lookup, allocate, fill")
-      ->check(CLI::IsMember({"put", "create", "lookup", "allocate", "fill"}));
+  app.add_option("--load", options.load, "put, create, open, lookup, allocate, fill")
+      ->check(CLI::IsMember({"put", "create", "open", "lookup", "allocate", "fill"}));
   app.add_option("--in-flight", options.in_flight, "Requests at a time")
       ->check(CLI::Range(1, 4096));
   app.add_option("--seconds", options.seconds, "How long")->check(CLI::Range(1, 3600));

@@ -75,6 +75,7 @@ class Cluster_sim {
   void stop_cs(Cs_host& host, bool power);
   void restart_later(std::function<void()> start);
   bool make_cluster();
+  bool make_metadata_server(std::uint32_t number);
   bool make_chunk_server(std::size_t index);
   bool make_volume();
   proto::Mds_reply ask(proto::Mds_request request);
