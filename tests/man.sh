@@ -208,6 +208,37 @@ check_against_programs() {
   check_completeness "$page"
 }
 
+# The literal blocks of page $1, a command a line.
+examples_of() {
+  awk '$1 == ".Bd" { inside = 1; next } $1 == ".Ed" { inside = 0 }
+    inside { if (sub(/ *\\e$/, "")) printf "%s", $0; else print }' "$1"
+}
+
+# The commands and options that the examples use exist. (That they work is for system tests.)
+check_examples() {
+  local page=$1 line word words program path subcommands
+  while IFS= read -r line; do
+    line=${line#until }
+    while [[ $line =~ ^[A-Z_]+=[^\ ]+\ (.*) ]]; do line=${BASH_REMATCH[1]}; done
+    read -ra words <<<"${line%%[;<>|]*}"
+    program=${words[0]:-} path=
+    [[ " ${programs[*]} " == *" $program "* ]] || continue
+    examples=$((examples + 1))
+    get_subcommands "$program" ""
+    for word in "${words[@]:1}"; do
+      if [ -n "$subcommands" ] && grep --quiet --line-regexp --fixed-strings -e "$word" <<<"$subcommands"; then
+        path+=${path:+ }$word
+        get_subcommands "$program" "$path"
+      fi
+    done
+    [ -z "$subcommands" ] || fault "$page: example '$line': no command of $program"
+    for word in "${words[@]:1}"; do
+      [[ $word != -* ]] || takes "$program" "$path" "$word" ||
+        fault "$page: example '$line': '$program${path:+ $path}' has no option $word"
+    done
+  done < <(examples_of "$page")
+}
+
 check_all_commands() {
   local program path subcommands
   sort --unique "$work/described" >"$work/described.sorted"
@@ -246,8 +277,10 @@ check_settings() {
 
 : >"$work/described"
 : >"$work/overview"
+examples=0
 for page in man/*.[178]; do
   check_form "$page"
+  check_examples "$page"
   case $page in
     *.7) ;;
     *) grep --quiet '^\.so ' "$page" || check_against_programs "$page" ;;
@@ -259,4 +292,4 @@ if [ "$faults" -ne 0 ]; then
   echo "man: $faults faults"
   exit 1
 fi
-echo "man: $(find man -name '*.[178]' | wc -l) pages agree with the programs"
+echo "man: $(find man -name '*.[178]' | wc -l) pages with $examples examples agree with the programs"
