@@ -226,7 +226,7 @@ check_examples() {
     examples=$((examples + 1))
     get_subcommands "$program" ""
     for word in "${words[@]:1}"; do
-      if [ -n "$subcommands" ] && grep --quiet --line-regexp --fixed-strings -e "$word" <<<"$subcommands"; then
+      if [[ $'\n'$subcommands$'\n' == *$'\n'"$word"$'\n'* ]]; then
         path+=${path:+ }$word
         get_subcommands "$program" "$path"
       fi
