@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <functional>
+#include <iostream>
 #include <optional>
 #include <string>
 #include <vector>
@@ -220,7 +221,13 @@ int main(int count, char** arguments) {
   CLI::App app("Serves the volumes of a pstorage cluster over NBD.");
   pstorage::nbd::Options options;
   pstorage::nbd::add_options(app, options);
-  CLI11_PARSE(app, count, arguments);
+  try {
+    app.parse(count, arguments);
+  } catch (CLI::ParseError const& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    std::cerr << "pstorage-nbd: " << error.what() << "; try 'pstorage-nbd --help'\n";
+    return 2;
+  }
   pstorage::cli::Daemon_start start(options.background);
   auto const served = pstorage::nbd::serve(options, start);
   if (served.has_value()) return 0;

@@ -25,8 +25,12 @@ json value_of(Message const& message, FieldDescriptor const& field) {
       return reflection.GetInt64(message, &field);
     case FieldDescriptor::CPPTYPE_UINT32:
       return reflection.GetUInt32(message, &field);
-    case FieldDescriptor::CPPTYPE_UINT64:
-      return reflection.GetUInt64(message, &field);
+    case FieldDescriptor::CPPTYPE_UINT64: {
+      auto const value = reflection.GetUInt64(message, &field);
+      // Ids of hosts and repositories: as they are written everywhere else.
+      if (field.type() == FieldDescriptor::TYPE_FIXED64) return hex_text(value);
+      return value;
+    }
     case FieldDescriptor::CPPTYPE_FLOAT:
       return reflection.GetFloat(message, &field);
     case FieldDescriptor::CPPTYPE_DOUBLE:
