@@ -115,13 +115,13 @@ class Cluster:
                 time.sleep(0.2)
 
     def wait_healthy(self, patience=60):
-        """Until no chunk is degraded and every CS is active."""
+        """Until every chunk has all its replicas and every CS is active."""
         end = time.monotonic() + patience
         text = ""
         while time.monotonic() < end:
             text = self.pstorage("-q", "stat", ok=False)
             if "healthy" in text.splitlines()[0] if text else False:
-                if " 0 (0%) degraded" in text and " 0 (0%) replicating" in text:
+                if "Chunks: [OK]" in text and " 0 (0%) replicating" in text:
                     return
             time.sleep(0.2)
         raise AssertionError(f"the cluster does not become healthy in {patience} s:\n{text}")
