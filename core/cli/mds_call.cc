@@ -77,13 +77,15 @@ struct Mds_caller::Loop {
     return out;
   }
 
+  struct Attempt {
+    std::string server;
+    Probe probe;
+    Connection_id connection;
+  };
+
   /// The first server that answers, or why none of them is of use. One that hangs does not keep the
   /// next from being asked.
   Outcome<std::string> find_server() {
-    struct Attempt {
-      Probe probe;
-      Connection_id connection;
-    };
     std::list<Attempt> attempts;
     auto const& servers = options.servers;
     auto const begin = runtime.clock().now();
@@ -91,39 +93,47 @@ struct Mds_caller::Loop {
     std::optional<Outcome<std::string>> found;
     while (!found) {
       auto const now = runtime.clock().now();
-      bool const is_stuck = std::all_of(attempts.begin(), attempts.end(),
-                                        [](auto const& one) { return one.probe.result; });
-      if (attempts.size() < servers.size() && (now >= next_at || is_stuck)) {
+      bool const all_ended = std::all_of(attempts.begin(), attempts.end(),
+                                         [](auto const& one) { return one.probe.result; });
+      if (attempts.size() < servers.size() && (now >= next_at || all_ended)) {
+        auto const& server = servers[attempts.size()];
         auto& attempt = attempts.emplace_back();
-        attempt.connection = runtime.network().connect(servers[attempts.size() - 1], attempt.probe);
+        attempt.server = server.text();
+        attempt.connection = runtime.network().connect(server, attempt.probe);
         next_at = now + probe_head_start;
+      } else if ((attempts.size() == servers.size() && all_ended) || now - begin > probe_timeout) {
+        found = nobody_answers(attempts);
+        break;
       }
       runtime.run_turn(turn);
-      std::string reasons;
-      std::size_t failed = 0;
-      std::size_t at = 0;
-      for (auto const& attempt : attempts) {
-        auto const name = servers[at++].text();
-        auto const& result = attempt.probe.result;
-        if (result && result->has_value() && !found) found = name;
-        if (!result || result->has_value()) {
-          reasons += (reasons.empty() ? "" : "; ") + name + ": no answer";
-          continue;
-        }
-        ++failed;
-        auto const code = errc_of(result->error().code);
-        if (is_final(code) && !found) {
-          found = failure(code, name + ": " + result->error().text + advice(code, options.cluster));
-        }
-        reasons += (reasons.empty() ? "" : "; ") + name + ": " + result->error().text;
-      }
-      if (!found && (failed == servers.size() || runtime.clock().now() - begin > probe_timeout)) {
-        found = failure(Errc::unavailable,
-                        "no MDS of cluster '" + options.cluster + "' answers: " + reasons);
-      }
+      found = verdict(attempts);
     }
     for (auto const& attempt : attempts) runtime.network().close(attempt.connection);
     return *std::move(found);
+  }
+
+  /// A server that can be used, or a reason that every server would give.
+  std::optional<Outcome<std::string>> verdict(std::list<Attempt> const& attempts) const {
+    for (auto const& [server, probe, connection] : attempts) {
+      if (!probe.result) continue;
+      if (probe.result->has_value()) return server;
+      auto const& why = probe.result->error();
+      auto const code = errc_of(why.code);
+      if (is_final(code)) {
+        return failure(code, server + ": " + why.text + advice(code, options.cluster));
+      }
+    }
+    return std::nullopt;
+  }
+
+  Failure nobody_answers(std::list<Attempt> const& attempts) const {
+    std::string reasons;
+    for (auto const& [server, probe, connection] : attempts) {
+      reasons += (reasons.empty() ? "" : "; ") + server + ": " +
+                 (probe.result ? probe.result->error().text : "no answer");
+    }
+    return failure(Errc::unavailable,
+                   "no MDS of cluster '" + options.cluster + "' answers: " + reasons);
   }
 
   Silent_log log;

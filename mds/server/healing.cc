@@ -86,47 +86,42 @@ std::optional<Needy_chunk> Metadata_server::load_needy(Chunk_id id, Need need, T
   return one;
 }
 
-/// The next batch of chunks in `state`, going round, so that chunks that cannot be helped now do
-/// not keep the others waiting. A cursor a state: less needy ones do not delay the needier.
+/// The chunks that `rows` names, at most `batch`. The cursor goes round, so that chunks that cannot
+/// be helped now do not keep the others waiting.
+std::vector<Needy_chunk> Metadata_server::load_batch(Rows& rows, std::size_t batch,
+                                                     std::uint64_t& cursor, Need need,
+                                                     Time_point now) {
+  std::vector<Chunk_id> ids;
+  while (rows.next()) ids.push_back(Chunk_id{rows.u64(0)});
+  cursor = ids.size() < batch ? 0 : ids.back().value;
+  std::vector<Needy_chunk> found;
+  for (auto const id : ids) {
+    if (auto one = load_needy(id, need, now)) found.push_back(*std::move(one));
+  }
+  return found;
+}
+
+/// The next batch of chunks in `state`. A cursor a state: less needy ones do not delay the needier.
 std::vector<Needy_chunk> Metadata_server::next_in_state(Chunk_state state, Need need,
                                                         Time_point now) {
   auto& cursor = healing_.state_cursor[static_cast<int>(state)];
-  std::vector<Chunk_id> ids;
-  {
-    Rows rows(state_->database(),
-              "SELECT id FROM chunk WHERE state <> 0 AND state = ? AND id > ?"
-              " ORDER BY id LIMIT ?");
-    rows.bind(1, static_cast<int>(state));
-    rows.bind(2, cursor);
-    rows.bind(3, batch_max);
-    while (rows.next()) ids.push_back(Chunk_id{rows.u64(0)});
-  }
-  cursor = ids.size() < batch_max ? 0 : ids.back().value;
-  std::vector<Needy_chunk> needy;
-  for (auto const id : ids) {
-    if (auto one = load_needy(id, need, now)) needy.push_back(*std::move(one));
-  }
-  return needy;
+  Rows rows(state_->database(),
+            "SELECT id FROM chunk WHERE state <> 0 AND state = ? AND id > ? ORDER BY id LIMIT ?");
+  rows.bind(1, static_cast<int>(state));
+  rows.bind(2, cursor);
+  rows.bind(3, batch_max);
+  return load_batch(rows, batch_max, cursor, need, now);
 }
 
 std::vector<Needy_chunk> Metadata_server::next_on_server(Cs_id cs, Time_point now) {
   auto& cursor = healing_.server_cursor[cs];
-  std::vector<Chunk_id> ids;
-  {
-    Rows rows(state_->database(),
-              "SELECT chunk FROM replica WHERE cs = ? AND state = 0 AND chunk > ?"
-              " ORDER BY chunk LIMIT ?");
-    rows.bind(1, cs);
-    rows.bind(2, cursor);
-    rows.bind(3, balance_batch_max);
-    while (rows.next()) ids.push_back(Chunk_id{rows.u64(0)});
-  }
-  cursor = ids.size() < balance_batch_max ? 0 : ids.back().value;
-  std::vector<Needy_chunk> found;
-  for (auto const id : ids) {
-    if (auto one = load_needy(id, Need::leaving, now)) found.push_back(*std::move(one));
-  }
-  return found;
+  Rows rows(state_->database(),
+            "SELECT chunk FROM replica WHERE cs = ? AND state = 0 AND chunk > ?"
+            " ORDER BY chunk LIMIT ?");
+  rows.bind(1, cs);
+  rows.bind(2, cursor);
+  rows.bind(3, balance_batch_max);
+  return load_batch(rows, balance_batch_max, cursor, Need::leaving, now);
 }
 
 std::vector<Needy_chunk> Metadata_server::next_leaving(std::vector<Candidate> const& candidates,

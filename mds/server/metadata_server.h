@@ -182,6 +182,8 @@ class Metadata_server final : public Connection_handler,
   // healing.cc
   void heal(Time_point now, std::vector<Candidate> const& candidates);
   std::optional<Needy_chunk> load_needy(Chunk_id id, Need need, Time_point now);
+  std::vector<Needy_chunk> load_batch(Rows& rows, std::size_t batch, std::uint64_t& cursor,
+                                      Need need, Time_point now);
   std::vector<Needy_chunk> next_in_state(Chunk_state state, Need need, Time_point now);
   std::vector<Needy_chunk> next_on_server(Cs_id cs, Time_point now);
   std::vector<Needy_chunk> next_leaving(std::vector<Candidate> const& candidates, Time_point now);

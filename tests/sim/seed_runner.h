@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <string>
+#include <vector>
 
 #include "core/mutant.h"
 
@@ -70,6 +71,31 @@ int run_seeds(Seed_arguments arguments, Run const& run) {
   std::printf("%llu passed, %llu failed\n", static_cast<unsigned long long>(passed),
               static_cast<unsigned long long>(failed));
   return failed == 0 && passed > 0 ? 0 : 1;
+}
+
+/// Plants each of `planted` (core/mutant.h), or only `only`, and looks for a seed up to `seeds_max`
+/// that `run(seed, verbose)` fails with. Prints what was found and last "N passed, M failed".
+/// Returns the exit code.
+template <typename Run>
+int find_mutants(std::vector<std::string> const& planted, std::string const& only,
+                 std::uint64_t seeds_max, Run const& run) {
+  int found = 0, missed = 0;
+  for (auto const& name : planted) {
+    if (!only.empty() && only != name) continue;
+    activate_mutant(name);
+    std::uint64_t seed = 0;
+    std::string fault;
+    while (fault.empty() && seed < seeds_max) fault = run(++seed, false).fault;
+    activate_mutant("");
+    bool const is_caught = !fault.empty();
+    std::printf(
+        "%-40s %s\n", name.c_str(),
+        is_caught ? ("found by seed " + std::to_string(seed) + ": " + fault).c_str() : "NOT FOUND");
+    std::fflush(stdout);
+    ++(is_caught ? found : missed);
+  }
+  std::printf("%d passed, %d failed\n", found, missed);
+  return missed == 0 ? 0 : 1;
 }
 
 }  // namespace pstorage::sim

@@ -36,26 +36,6 @@ constexpr std::uint64_t seeds_a_mutant = 1000;
 
 Run_result run(std::uint64_t seed, bool verbose) { return Cluster_sim(seed, verbose).run(); }
 
-int find_mutants(std::string const& only) {
-  int found = 0, missed = 0;
-  for (auto const& name : planted) {
-    if (!only.empty() && only != name) continue;
-    pstorage::activate_mutant(name);
-    std::uint64_t seed = 1;
-    Run_result result;
-    for (; seed <= seeds_a_mutant && result.fault.empty(); ++seed) result = run(seed, false);
-    pstorage::activate_mutant("");
-    bool const caught = !result.fault.empty();
-    std::printf("%-40s %s\n", name.c_str(),
-                caught ? ("found by seed " + std::to_string(seed - 1) + ": " + result.fault).c_str()
-                       : "NOT FOUND");
-    std::fflush(stdout);
-    ++(caught ? found : missed);
-  }
-  std::printf("%d passed, %d failed\n", found, missed);
-  return missed == 0 ? 0 : 1;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -63,6 +43,8 @@ int main(int argc, char** argv) {
   pstorage::sim::Seed_arguments arguments;
   arguments.add_to(app);
   CLI11_PARSE(app, argc, argv);
-  if (arguments.mutants) return find_mutants(arguments.mutant);
+  if (arguments.mutants) {
+    return pstorage::sim::find_mutants(planted, arguments.mutant, seeds_a_mutant, run);
+  }
   return pstorage::sim::run_seeds(arguments, run);
 }

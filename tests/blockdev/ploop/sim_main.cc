@@ -17,7 +17,6 @@ namespace {
 
 using pstorage::ploop::test::Image_sim;
 using pstorage::ploop::test::Judge;
-using pstorage::ploop::test::Sim_result;
 
 /// Rules that the code breaks when asked to (core/mutant.h). Each must be found within
 /// seeds_a_mutant.
@@ -74,26 +73,6 @@ class Ploop_check {
   std::uint64_t count_ = 0;
 };
 
-int find_mutants(std::string const& only) {
-  int found = 0, missed = 0;
-  for (auto const& name : planted) {
-    if (!only.empty() && only != name) continue;
-    pstorage::activate_mutant(name);
-    std::uint64_t seed = 1;
-    Sim_result result;
-    for (; seed <= seeds_a_mutant && result.fault.empty(); ++seed) result = Image_sim(seed).run();
-    pstorage::activate_mutant("");
-    bool const caught = !result.fault.empty();
-    std::printf("%-40s %s\n", name.c_str(),
-                caught ? ("found by seed " + std::to_string(seed - 1) + ": " + result.fault).c_str()
-                       : "NOT FOUND");
-    std::fflush(stdout);
-    ++(caught ? found : missed);
-  }
-  std::printf("%d passed, %d failed\n", found, missed);
-  return missed == 0 ? 0 : 1;
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -105,7 +84,11 @@ int main(int argc, char** argv) {
                  "judge every crash by the real 'ploop check' too, on a file in this directory "
                  "(tmpfs: it refuses sparse files elsewhere)");
   CLI11_PARSE(app, argc, argv);
-  if (arguments.mutants) return find_mutants(arguments.mutant);
+  if (arguments.mutants) {
+    return pstorage::sim::find_mutants(
+        planted, arguments.mutant, seeds_a_mutant,
+        [](std::uint64_t seed, bool verbose) { return Image_sim(seed, verbose, {}).run(); });
+  }
   Ploop_check real(directory);
   Judge const judge =
       directory.empty() ? Judge{} : [&real](pstorage::Bytes image) { return real.judge(image); };
