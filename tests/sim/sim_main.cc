@@ -31,6 +31,7 @@ std::vector<std::string> const planted = {
     "answer_flush_at_once",
     "never_unclean",
     "believe_members_that_have_nothing",
+    "answer_reads_without_a_lease",
 };
 constexpr std::uint64_t seeds_a_mutant = 1000;
 
