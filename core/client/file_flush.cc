@@ -13,26 +13,27 @@ void File_volume::mark_dirty(Chunk_io& chunk, Cs_id cs) { servers_[cs].dirty.pus
 void File_volume::writes_lost(Chunk_io& chunk) {
   host_.log().error("every replica lost writes that were not flushed",
                     {{"file", path_}, {"chunk", chunk.id()}});
-  // Every FLUSH under way may cover some of them, the next one covers the rest.
+  // Every FLUSH under way may cover some of them, the next one covers the rest. One may be a write
+  // with FUA that is being made durable, or whose other pieces are still on their way.
   for (auto& [_, flush] : flushes_)
-    if (flush.is_explicit && flush.error == Errc::ok) flush.error = Errc::lost_writes;
+    if (flush.error == Errc::ok) flush.error = Errc::lost_writes;
   lost_writes_ = true;
+  ++losses_;
 }
 
 void File_volume::flush(Done done) {
   if (Errc const error = check(0, 0); error != Errc::ok)
     return answer_later([done = std::move(done), error] { done(make_error_code(error)); });
   ++counters_.flushes;
-  start_flush(std::move(done), true);
+  // Only a FLUSH tells of them: an error of a later write with FUA would be taken for its own.
+  start_flush(std::move(done), std::exchange(lost_writes_, false) ? Errc::lost_writes : Errc::ok);
 }
 
-void File_volume::start_flush(Done done, bool explicit_flush) {
+void File_volume::start_flush(Done done, Errc error) {
   std::uint64_t const id = next_flush_++;
   Flush& flush = flushes_[id];
   flush.done = std::move(done);
-  flush.is_explicit = explicit_flush;
-  // Only a FLUSH tells of lost writes: an error of a write with FUA would be taken for its own.
-  if (explicit_flush && std::exchange(lost_writes_, false)) flush.error = Errc::lost_writes;
+  flush.error = error;
   for (auto& [cs, server] : servers_) {
     if (server.dirty.empty()) continue;
     flush.parts.push_back({.cs = cs, .chunks = std::exchange(server.dirty, {}), .sent = false});

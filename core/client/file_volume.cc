@@ -139,6 +139,7 @@ Request& File_volume::new_request(Request_kind kind) {
   request.kind = kind;
   request.fua = false;
   request.error = Errc::ok;
+  request.losses = losses_;
   request.pieces_left = 1;  // held until every piece has been submitted
   ++requests_open_;
   return request;
@@ -412,6 +413,7 @@ void File_volume::answer_request(Request& request) {
     parts = std::exchange(request.parts, {});
   }
   bool const fua = request.fua;
+  std::uint64_t const losses = request.losses;
   --requests_open_;
   free_requests_.push_back(&request);
   if (kind == Request_kind::extents) return;
@@ -420,7 +422,10 @@ void File_volume::answer_request(Request& request) {
     return read_done(std::move(parts));
   }
   if (error != Errc::ok) return done(make_error_code(error));
-  if (fua) return start_flush(std::move(done), false);
+  if (fua) {
+    // Were some of its pieces acknowledged and lost before the last one was there?
+    return start_flush(std::move(done), losses == losses_ ? Errc::ok : Errc::lost_writes);
+  }
   done(success());
 }
 

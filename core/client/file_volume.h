@@ -85,7 +85,6 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   struct Flush {
     Done done;
     std::vector<Flush_part> parts;
-    bool is_explicit = false;  // not the second half of a write with FUA
     Errc error = Errc::ok;
   };
   struct Sealing {
@@ -154,7 +153,8 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void abort_all(Errc why);
 
   // Flush: file_flush.cc.
-  void start_flush(Done done, bool explicit_flush);
+  /// Flushes what is dirty now; then `error` or what went wrong is the answer.
+  void start_flush(Done done, Errc error);
   void send_flush_part(std::uint64_t id, Flush_part& part);
   void flush_answered(std::uint64_t id, Cs_id cs, Message& reply);
   void flush_lost(std::uint64_t id, Cs_id cs);
@@ -210,7 +210,8 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   std::map<std::uint64_t, Flush> flushes_;
   std::uint64_t next_flush_ = 1;
   bool flush_changed_ = false;
-  bool lost_writes_ = false;
+  bool lost_writes_ = false;  // no FLUSH has told of it yet
+  std::uint64_t losses_ = 0;
 
   std::unique_ptr<Sealing> sealing_;
   Time_point fence_end_{};             // until then a former holder may still answer reads
