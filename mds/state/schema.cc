@@ -53,6 +53,9 @@ constexpr char const* tables[] = {
     " epoch INTEGER NOT NULL, sealed INTEGER NOT NULL, fenced INTEGER NOT NULL)",
     "CREATE INDEX IF NOT EXISTS lease_session ON lease(session)",
 
+    // Files whose last writer has closed them: the epoch under which they may be read.
+    "CREATE TABLE IF NOT EXISTS reading(file INTEGER PRIMARY KEY, epoch INTEGER NOT NULL)",
+
     "CREATE TABLE IF NOT EXISTS event(number INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL,"
     " source TEXT NOT NULL, severity TEXT NOT NULL, text TEXT NOT NULL)",
 
