@@ -125,7 +125,8 @@ void Cluster::asked(proto::Holder_question const& question) {
     session_.call(std::move(request), answer_patience, [](Outcome<proto::Mds_reply> const&) {});
   };
   if (!on_question_)
-    return answer(failure(Errc::refused, options_.session.name + " cannot do that"));
+    return answer(failure(
+        Errc::busy, "it is in use by " + options_.session.name + ", which works on it: try again"));
   on_question_(find(File_id{question.file()}), question.request(), std::move(answer));
 }
 

@@ -4,7 +4,6 @@ nobody uses them and while a guest writes, and when whoever works on them is kil
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -279,10 +278,9 @@ def crashes_leave_the_disk_whole(rounds=6, seed=None):
                                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             time.sleep(choice.uniform(0.01, 0.25))
             if in_use and choice.random() < 0.5:
-                os.kill(one.pid("nbd"), signal.SIGKILL)
+                one.kill("nbd")
                 tool.wait()
                 guest.end()
-                one.kill("nbd")
                 one.start("nbd")
             else:
                 tool.kill()

@@ -19,6 +19,7 @@ void Image_sim::turn() { PS_ASSERT(loop_.run_one()); }
 
 Sim_result Image_sim::run() {
   prepare();
+  is_prepared_ = true;
   auto const lives = 2 + random_.below(2);
   for (std::uint64_t life = 0; life < lives && !has_failed(); ++life) {
     open(true, true);
@@ -82,7 +83,7 @@ void Image_sim::open(bool is_writable, bool may_recover) {
 
 void Image_sim::live(unsigned operations) {
   while (operations > 0 && !has_failed()) {
-    if (!is_chain_ && !is_switching_ && random_.percent(2)) take_snapshot();
+    if (is_prepared_ && !is_chain_ && !is_switching_ && random_.percent(2)) take_snapshot();
     if (is_switching_) {
       turn();
     } else if (in_flight_ < depth_max && (loop_.is_idle() || random_.percent(40))) {

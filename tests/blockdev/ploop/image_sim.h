@@ -68,6 +68,7 @@ class Image_sim {
   Judge judge_;
   std::unique_ptr<Sim_file> next_;  // a new top that nothing leads to yet
   bool is_switching_ = false;
+  bool is_prepared_ = false;
   bool is_chain_ = false;
   std::uint32_t extension_bytes_ = 0;
   Header header_;
