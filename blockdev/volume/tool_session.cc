@@ -5,7 +5,6 @@
 #include <optional>
 
 #include "core/config/etc.h"
-#include "core/runtime/runtime.h"
 
 namespace pstorage::volume {
 namespace {
@@ -88,6 +87,7 @@ Outcome<std::unique_ptr<Tool_session>> Tool_session::connect(std::string const& 
 }
 
 client::Cluster& Tool_session::cluster() { return loop_->cluster; }
+Runtime& Tool_session::runtime() { return loop_->runtime; }
 Executor& Tool_session::executor() { return loop_->runtime.executor(); }
 Random& Tool_session::random() { return loop_->runtime.random(); }
 std::uint64_t Tool_session::wall_ms() { return loop_->runtime.clock().wall_ms(); }

@@ -10,14 +10,6 @@ constexpr Duration busy_retry = std::chrono::milliseconds(500);
 
 }  // namespace
 
-struct Cluster::Opening {
-  std::string path;
-  Open_options options;
-  std::function<void(Outcome<std::unique_ptr<Volume>>)> done;
-  Time_point give_up;
-  Time_point again_at;
-};
-
 Cluster::Cluster(Clock& clock, Network& network, Random& random, Log& log, Executor& executor,
                  Cluster_options options)
     : clock_(clock),
@@ -162,10 +154,12 @@ void Cluster::on_tick() {
   Time_point const now = clock_.now();
   auto retries = std::exchange(retries_, {});
   for (auto& opening : retries) {
-    if (now >= opening->again_at)
-      ask_lease(opening);
-    else
+    if (now < opening->again_at)
       retries_.push_back(opening);
+    else if (opening->is_reader)
+      ask_reading(opening);
+    else
+      ask_lease(opening);
   }
 }
 

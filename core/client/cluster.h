@@ -71,7 +71,14 @@ class Cluster final : public Ticker, private Volume_host {
   void on_tick() override;
 
  private:
-  struct Opening;
+  struct Opening {
+    std::string path;
+    Open_options options;
+    bool is_reader = false;
+    std::function<void(Outcome<std::unique_ptr<Volume>>)> done;
+    Time_point give_up{};
+    Time_point again_at{};
+  };
 
   Clock& clock() override { return clock_; }
   Log& log() override { return log_; }
@@ -87,9 +94,9 @@ class Cluster final : public Ticker, private Volume_host {
   void session_expired();
   File_volume* find(File_id file);
   File_volume* find(Volume const& volume) const;
-  void reader_answered(std::string const& path, Duration patience,
-                       Outcome<proto::Mds_reply> const& answer,
-                       std::function<void(Outcome<std::unique_ptr<Volume>>)> const& done);
+  void ask_reading(std::shared_ptr<Opening> const& opening);
+  void reader_answered(std::shared_ptr<Opening> const& opening,
+                       Outcome<proto::Mds_reply> const& answer);
   void asked(proto::Holder_question const& question);
 
   Clock& clock_;
