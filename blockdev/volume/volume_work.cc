@@ -300,6 +300,12 @@ Outcome<void> Volume_work::set_limits(Volume_name const& name, Limits const& lim
 
 Outcome<std::vector<Volume_work::Checked>> Volume_work::check(Volume_name const& name,
                                                               bool repairs) {
+  PS_TRY(auto const found_file, look_up(name));
+  if (found_file.type() == proto::TYPE_FILE)
+    return failure(Errc::refused, "'" + name.name +
+                                      "' is a raw volume, which has no tables; "
+                                      "'pstorage check " +
+                                      name.path() + "' checks its data");
   Cluster_directory directory(session_, name.path());
   PS_CHECK(directory.lock(Duration{0}));
   PS_TRY(auto const text, directory.read_text(descriptor_file, ploop::descriptor_bytes_max));

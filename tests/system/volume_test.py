@@ -99,6 +99,7 @@ def volumes_at_rest():
 def snapshots_at_rest_and_in_use():
     with cluster(cs=2, replicas="2:1") as one:
         volume(one, "create", "vm1", "-s", "100M")
+        volume(one, "create", "raw1", "-s", "1M", "--format", "raw")
         volume(one, "snapshot", "vm1", "-n", "empty")
         write(one, "vm1", (0, 1, MIB), (MIB, 1, MIB))
         released(one, "vm1")
@@ -106,6 +107,7 @@ def snapshots_at_rest_and_in_use():
         # In use: the server does it.
         guest = one.connect("vm1")
         guest.pwrite(b"\2" * 4096, 0)
+        fails(one, "is a raw volume", "check", "raw1")
         volume(one, "snapshot", "vm1@tuesday")
         fails(one, "a snapshot 'tuesday' already", "snapshot", "vm1", "-n", "tuesday")
         guest.pwrite(b"\3" * 4096, 0)
