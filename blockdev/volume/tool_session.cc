@@ -139,7 +139,6 @@ Outcome<void> Tool_session::close(std::shared_ptr<client::Volume> volume) {
   auto const path = volume->path();
   auto const closed = ploop::wait_for_answer<Result<void>>(
       turn(), [&](client::Done done) { volume->close(std::move(done)); });
-  executor().defer([volume = std::move(volume)] {});
   if (!closed)
     return failure(closed.error(), "cannot close " + path + ": " + closed.error().message());
   return success();

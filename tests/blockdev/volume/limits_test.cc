@@ -59,8 +59,8 @@ TEST(Names, Of_volumes_and_snapshots) {
   EXPECT_EQ(parse_volume_name("vm1").value().path(), "/volumes/vm1");
   EXPECT_EQ(parse_volume_name("a/vm1@monday").value().name, "a/vm1");
   EXPECT_EQ(parse_volume_name("a/vm1@monday").value().snapshot, "monday");
-  for (auto const* const bad : {"", "/vm1", "vm1/", "a//b", ".", "..", "a/../b", ".new-x", "vm1@",
-                                "@x", "a\nb"})
+  for (auto const* const bad :
+       {"", "/vm1", "vm1/", "a//b", ".", "..", "a/../b", ".new-x", "vm1@", "@x", "a\nb"})
     EXPECT_FALSE(parse_volume_name(bad).has_value()) << bad;
   EXPECT_FALSE(parse_plain_name("vm1@monday").has_value());
 }
