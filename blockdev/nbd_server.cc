@@ -275,7 +275,9 @@ void Nbd_server::refuse(std::string const& why, std::string const& peer) {
 
 void Nbd_server::accepted(File_descriptor fd, Address const& at) {
   auto const host = tcp_peer(fd.get());
-  auto const peer = peer_text(fd.get(), host ? std::string() : at.is_unix() ? at.unix_path : at.host);
+  auto const peer = peer_text(fd.get(), host           ? std::string()
+                                        : at.is_unix() ? at.unix_path
+                                                       : at.host);
   if (host && !options_.allow.allows(*host)) return refuse("its address is not allowed", peer);
   if (connections_.size() >= options_.connections_max) return refuse("too many connections", peer);
   tune_socket(fd.get());
