@@ -77,8 +77,9 @@ class Chunk_io final : private Cs_op_owner {
     bool create = false;           // next open may create
     bool unclean = false;
     std::uint64_t last_stamp = 0;  // as it said when it was opened
-    std::uint64_t acked = 0;       // highest stamp it has acknowledged to us
-    bool dirty = false;            // acknowledged writes that it has not flushed
+    std::uint64_t acked =
+        0;  // highest stamp it has acknowledged to us, or has to have when it is in sync
+    bool dirty = false;  // acknowledged writes that it has not flushed
   };
 
   Chunk_io(Chunk_host& host, std::uint32_t index);
@@ -165,6 +166,7 @@ class Chunk_io final : private Cs_op_owner {
   void on_table(std::uint32_t index, Message& reply);
   void plan();
   void next_merge_step();
+  void note_repair(Replica& replica);
   void accept_torn(Merge_step const& step);
   void on_accepted(std::uint32_t index, Message& reply);
   void on_merge_read(std::uint32_t index, Message& reply);

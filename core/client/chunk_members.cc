@@ -302,7 +302,14 @@ void Chunk_io::send_open(std::uint32_t index) {
   one.set_chunk_size(host_.chunk_bytes());
   one.set_create(replica.create);
   one.set_syncing(replica.state == proto::REPLICA_SYNCING);
-  if (one.syncing()) one.set_join_stamp(Stamp::of(host_.epoch(), next_sequence_).value);
+  if (one.syncing()) {
+    one.set_join_stamp(Stamp::of(host_.epoch(), next_sequence_).value);
+    // In sync it has to have what the others have acknowledged, and not what is left of it at a
+    // source that lost its power.
+    for (Replica const& other : replicas_)
+      if (other.state == proto::REPLICA_IN_SYNC)
+        replica.acked = std::max(replica.acked, other.acked);
+  }
   replica.opening = true;
   Ticket& ticket = new_ticket(Task::open, replica.cs, nullptr);
   ticket.round = version_.value;
@@ -354,8 +361,9 @@ void Chunk_io::opened_one(Replica& replica, proto::Cs_reply::Opened const& opene
   }
   // A repair does not raise the last stamp: whether one that was not flushed is still there after
   // an unclean stop cannot be told by it.
-  bool const lost =
-      opened.last_stamp() < replica.acked || (replica.repaired && opened.unclean() && reconciled_);
+  bool const is_behind =
+      replica.state == proto::REPLICA_IN_SYNC && opened.last_stamp() < replica.acked;
+  bool const lost = is_behind || (replica.repaired && opened.unclean() && reconciled_);
   if (lost && !PS_MUTANT(forget_the_lost_writes)) {
     replica.lost_writes = true;
     replica.last_stamp = opened.last_stamp();

@@ -87,21 +87,38 @@ void Metadata_server::answer_queries() {
   queries_.clear();
   entries_.read_barrier([this, queries = std::move(queries)](Result<std::uint64_t> fresh) mutable {
     for (auto& query : queries) {
-      if (!entries_.is_leader()) {
+      if (!leads()) {
         refuse_as_follower(query.connection, query.request_id);
-        continue;
-      }
-      if (stalled_) fresh = Errc::unavailable;  // committed commands wait for the database's disk
-      if (!fresh.has_value()) {
+      } else if (!fresh.has_value()) {
         refuse(query.connection, query.request_id,
                failure(fresh.error(), "this MDS cannot answer now: " + fresh.error().message()));
-        continue;
+      } else {
+        query.index = fresh.value();
+        fresh_queries_.push_back(std::move(query));
       }
+    }
+    answer_fresh_queries();
+  });
+}
+
+void Metadata_server::answer_fresh_queries() {
+  if (!state_) return;  // it is being replaced
+  auto const applied = state_->applied();
+  while (!fresh_queries_.empty() &&
+         (stalled_ || !leads() || fresh_queries_.front().index <= applied)) {
+    auto query = std::move(fresh_queries_.front());
+    fresh_queries_.pop_front();
+    if (!leads()) {
+      refuse_as_follower(query.connection, query.request_id);
+    } else if (query.index > applied) {
+      refuse(query.connection, query.request_id,
+             failure(Errc::unavailable, "this MDS cannot answer now: its disk is full"));
+    } else {
       proto::Mds_reply answered;
       answer_query(query, answered);
       reply(query.connection, query.request_id, answered);
     }
-  });
+  }
 }
 
 void Metadata_server::answer_query(Query& query, proto::Mds_reply& reply) {

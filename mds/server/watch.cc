@@ -80,17 +80,43 @@ void Metadata_server::watch_space() {
   }
 }
 
+/// Its syncs take seconds on a busy disk; a leader that waited for them would be voted out.
 void Metadata_server::checkpoint() {
-  if (options_.database_path == ":memory:" || stalled_ ||
+  if (options_.database_path == ":memory:" || stalled_ || checkpoint_.valid() ||
       state_->wal_bytes() < options_.checkpoint_bytes) {
     return;
   }
-  auto const done = state_->checkpoint();
-  if (!done.has_value()) {
-    if (errc_of(done.error().code) != Errc::no_space) fatal(done.error());
-    return;
+  auto const job = std::make_shared<Checkpoint>(
+      [path = options_.database_path] { return Database::checkpoint(path); });
+  checkpoint_ = job->get_future();
+  auto const number = ++checkpoints_;
+  options_.off_loop([job] { (*job)(); },
+                    [this, number, applied = state_->applied()] {
+                      if (number == checkpoints_ && !fatal_) end_checkpoint(applied);
+                    });
+}
+
+void Metadata_server::end_checkpoint(std::uint64_t applied) {
+  auto const complete = checkpoint_.get();
+  if (!complete.has_value()) {
+    if (errc_of(complete.error().code) != Errc::no_space) return fatal(complete.error());
+  } else if (complete.value()) {
+    state_->checkpointed(applied);
+    entries_.cut(applied + 1);
   }
-  entries_.cut(state_->durable() + 1);
+  if (!stalled_) apply_queue();
+}
+
+/// Nobody may replace or close the database under a checkpoint. It is forgotten.
+void Metadata_server::await_checkpoint() {
+  if (checkpoint_.valid()) static_cast<void>(checkpoint_.get());
+  ++checkpoints_;
+}
+
+/// SQLite's log begins anew only when all of it was written back at some moment: committed entries
+/// wait for that rather than let it grow for ever.
+bool Metadata_server::holds_entries() const {
+  return checkpoint_.valid() && state_->wal_bytes() >= 4 * options_.checkpoint_bytes;
 }
 
 std::map<Cs_id, std::uint32_t> Metadata_server::syncs_under_way() {

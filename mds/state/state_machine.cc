@@ -131,18 +131,19 @@ Outcome<std::unique_ptr<State_machine>> State_machine::open(std::string const& p
   return machine;
 }
 
-Outcome<std::vector<Applied_entry>> State_machine::apply(
-    std::vector<Committed_entry> const& entries, Effects& effects) {
+Outcome<std::vector<Applied_entry>> State_machine::apply(std::span<Committed_entry const> entries,
+                                                         Effects& effects, std::uint64_t rows_max) {
   PS_ASSERT(!entries.empty() && entries.front().index == applied_ + 1);
   std::vector<Applied_entry> results;
   Effects batch;
   database_->run("BEGIN IMMEDIATE");
+  auto const begin = database_->total_changes();
   for (auto const& entry : entries) {
     results.push_back({entry.index, {}});
     apply_entry(entry, batch, results.back().reply);
-    if (database_->failed()) break;
+    if (database_->failed() || database_->total_changes() - begin >= rows_max) break;
   }
-  auto const last = entries.back().index;
+  auto const last = results.back().index;
   database_->run(
       "INSERT INTO meta(name, number) VALUES('applied', ?)"
       " ON CONFLICT(name) DO UPDATE SET number = excluded.number",
@@ -152,13 +153,6 @@ Outcome<std::vector<Applied_entry>> State_machine::apply(
   applied_ = last;
   effects.merge(std::move(batch));
   return results;
-}
-
-Outcome<void> State_machine::checkpoint() {
-  auto const at = applied_;
-  PS_TRY(bool const complete, database_->checkpoint());
-  if (complete) durable_ = at;
-  return success();
 }
 
 void State_machine::apply_entry(Committed_entry const& committed, Effects& effects,

@@ -67,6 +67,28 @@ TEST_F(Server, Answers_commands_after_they_are_durable_and_queries_from_what_is_
   EXPECT_EQ(status(ask(client_, request)), Errc::not_found);
 }
 
+TEST_F(Server, A_query_waits_for_what_was_committed_before_it_and_is_not_applied_yet) {
+  has_turns_ = false;
+  std::vector<std::uint64_t> creates;
+  for (int i = 0; i < 3; ++i) {
+    proto::Mds_request request;
+    request.set_session(1);
+    request.set_sequence(++sequences_[1]);
+    request.mutable_create()->set_path("/file" + std::to_string(i));
+    creates.push_back(post(client_, request));
+  }
+  run(std::chrono::milliseconds(20));
+  proto::Mds_request lookup;
+  lookup.mutable_lookup()->set_path("/file2");
+  auto const query = post(client_, lookup);
+  run(std::chrono::milliseconds(50));
+  EXPECT_EQ(network_.sent[client_].size(), 2u);  // the third create waits
+  has_turns_ = true;
+  run(std::chrono::milliseconds(50));
+  ASSERT_EQ(network_.sent[client_].size(), 4u);
+  EXPECT_EQ(status(answer(client_, query)), Errc::ok);
+}
+
 TEST_F(Server, Everything_acknowledged_survives_kill_and_restart) {
   for (int i = 0; i < 20; ++i) create(client_, 1, "/file" + std::to_string(i));
   kill();
