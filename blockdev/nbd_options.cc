@@ -11,8 +11,9 @@ constexpr std::uint16_t export_flags = can_has_flags | can_flush | can_fua | can
                                        can_write_zeroes | can_multi_conn | can_cache |
                                        can_fast_zero;
 
-std::uint16_t transmission_flags(bool structured) {
-  return static_cast<std::uint16_t>(export_flags | (structured ? can_df : 0));
+std::uint16_t transmission_flags(bool structured, bool read_only) {
+  return static_cast<std::uint16_t>(export_flags | (structured ? can_df : 0) |
+                                    (read_only ? can_read_only : 0));
 }
 
 bool selects_allocation(std::string const& query) { return query == allocation_name; }
@@ -74,8 +75,27 @@ bool Nbd_session::parse_option() {
   return true;
 }
 
+void Nbd_session::take_starttls(Slice const& data) {
+  if (limits_.tls == Session_limits::Tls::none)
+    return reply_option_error(Option_answer::err_unsupported, "no TLS on this socket");
+  if (!data.empty() || tls_ != Tls_state::clear)
+    return reply_option_error(Option_answer::err_invalid,
+                              "this option takes no data, and comes once");
+  // What is behind it in the same read was sent in clear, by whomever.
+  if (!input_.view().empty()) return end("data behind STARTTLS");
+  tls_ = Tls_state::agreed;
+  reply_option(Option_answer::ack);
+  changed();
+}
+
 void Nbd_session::take_option(Option_header const& header, Slice data) {
-  switch (static_cast<Option>(header.option)) {
+  auto const option = static_cast<Option>(header.option);
+  bool const is_allowed = tls_ == Tls_state::secret ||
+                          limits_.tls != Session_limits::Tls::required || option == Option::abort ||
+                          option == Option::starttls;
+  if (!is_allowed && option == Option::export_name) return end("TLS is required");
+  if (!is_allowed) return reply_option_error(Option_answer::err_tls_required, "TLS is required");
+  switch (option) {
     case Option::export_name:
       return take_export_name(data);
     case Option::abort:
@@ -97,7 +117,7 @@ void Nbd_session::take_option(Option_header const& header, Slice data) {
     case Option::set_meta_context:
       return take_meta(data, true);
     case Option::starttls:
-      return reply_option_error(Option_answer::err_unsupported, "no TLS on this socket");
+      return take_starttls(data);
   }
   reply_option_error(Option_answer::err_unsupported, "unknown option");
 }
@@ -142,7 +162,7 @@ void Nbd_session::export_name_acquired(Outcome<client::Volume*> volume) {
   } else if (volume) {
     begin_transmission(volume.value());
     Encoder<10> head;
-    head.put(size_).put(transmission_flags(structured_));
+    head.put(size_).put(transmission_flags(structured_, volume.value()->is_read_only()));
     output_.push(head.bytes());
     if (!no_zeroes_) {
       static constexpr std::array<std::byte, 124> zeroes{};
@@ -193,20 +213,19 @@ void Nbd_session::take_info(Slice const& data, bool go) {
                       if (!volume) {
                         reply_failure(volume.error());
                       } else {
-                        describe_export(asked, volume.value().name, volume.value().size_bytes);
+                        describe_export(asked, volume.value());
                         reply_option(Option_answer::ack);
                       }
                       option_done();
                     });
 }
 
-void Nbd_session::describe_export(Info_request const& request, std::string const& name,
-                                  std::uint64_t size) {
-  Encoder<12> about;
-  about.put(static_cast<std::uint16_t>(Info::export_size))
-      .put(size)
-      .put(transmission_flags(structured_));
-  reply_option(Option_answer::info, about.bytes());
+void Nbd_session::describe_export(Info_request const& request, Volume_description const& about) {
+  Encoder<12> head;
+  head.put(static_cast<std::uint16_t>(Info::export_size))
+      .put(about.size_bytes)
+      .put(transmission_flags(structured_, about.is_read_only));
+  reply_option(Option_answer::info, head.bytes());
   Encoder<14> blocks;
   blocks.put(static_cast<std::uint16_t>(Info::block_size))
       .put(std::uint32_t{1})
@@ -217,7 +236,7 @@ void Nbd_session::describe_export(Info_request const& request, std::string const
   if (std::find(request.infos.begin(), request.infos.end(), name_wanted) != request.infos.end()) {
     Encoder<2> kind;
     kind.put(name_wanted);
-    reply_option(Option_answer::info, kind.bytes(), Slice::copy_of(as_bytes(name)));
+    reply_option(Option_answer::info, kind.bytes(), Slice::copy_of(as_bytes(about.name)));
   }
 }
 
@@ -229,7 +248,8 @@ void Nbd_session::go_acquired(Info_request const& request, Outcome<client::Volum
   } else {
     // A context that was selected for another export does not count here.
     meta_context_ = meta_context_ && meta_export_ == request.name;
-    describe_export(request, request.name, volume.value()->size_bytes());
+    describe_export(request,
+                    {request.name, volume.value()->size_bytes(), volume.value()->is_read_only()});
     reply_option(Option_answer::ack);
     begin_transmission(volume.value());
   }

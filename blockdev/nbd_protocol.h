@@ -47,6 +47,7 @@ enum class Option_answer : std::uint32_t {
   err_policy = 0x80000002,
   err_invalid = 0x80000003,
   err_platform = 0x80000004,
+  err_tls_required = 0x80000005,
   err_unknown = 0x80000006,
   err_shutdown = 0x80000007,
   err_too_big = 0x80000009,
@@ -56,6 +57,7 @@ enum class Info : std::uint16_t { export_size = 0, name = 1, description = 2, bl
 
 // Transmission flags: what an export can do.
 inline constexpr std::uint16_t can_has_flags = 1 << 0;
+inline constexpr std::uint16_t can_read_only = 1 << 1;  // it is read-only
 inline constexpr std::uint16_t can_flush = 1 << 2;
 inline constexpr std::uint16_t can_fua = 1 << 3;
 inline constexpr std::uint16_t can_trim = 1 << 5;

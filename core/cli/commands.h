@@ -53,6 +53,9 @@ class Cli {
   /// Sends one request to the cluster and waits. The first answer prints "connected to MDS#N"
   /// unless -q or --json.
   Outcome<proto::Mds_reply> call(proto::Mds_request request);
+  /// The same, silently; greet() prints it before the command's own output, when all went well.
+  Outcome<proto::Mds_reply> ask(proto::Mds_request request);
+  void greet();
 
   /// Parses, runs, prints the error. Returns the exit status.
   int run(int argc, char const* const* argv);
@@ -69,17 +72,19 @@ class Cli {
   Global_options options_;
   bool is_json_ = false;
   bool has_said_connected_ = false;
+  std::uint32_t mds_ = 0;  // who has answered
   std::unique_ptr<Mds_caller> caller_;
 };
 
 void add_attribute_commands(Cli& cli);
-void add_volume_commands(Cli& cli);
+void add_lease_commands(Cli& cli);
 void add_status_commands(Cli& cli);
 void add_config_commands(Cli& cli);
 void add_node_commands(Cli& cli);
 void add_healing_commands(Cli& cli);
 void add_check_commands(Cli& cli);
-void add_mds_commands(Cli& cli);  // mds/
-void add_cs_commands(Cli& cli);   // cs/
+void add_mds_commands(Cli& cli);     // mds/
+void add_cs_commands(Cli& cli);      // cs/
+void add_volume_commands(Cli& cli);  // blockdev/
 
 }  // namespace pstorage::cli

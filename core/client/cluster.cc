@@ -10,14 +10,6 @@ constexpr Duration busy_retry = std::chrono::milliseconds(500);
 
 }  // namespace
 
-struct Cluster::Opening {
-  std::string path;
-  Open_options options;
-  std::function<void(Outcome<std::unique_ptr<Volume>>)> done;
-  Time_point give_up;
-  Time_point again_at;
-};
-
 Cluster::Cluster(Clock& clock, Network& network, Random& random, Log& log, Executor& executor,
                  Cluster_options options)
     : clock_(clock),
@@ -31,7 +23,7 @@ Cluster::Cluster(Clock& clock, Network& network, Random& random, Log& log, Execu
   session_.set_heartbeat_filler([this](proto::Heartbeat& heartbeat) {
     Volume_counters sum;
     for (File_volume const* volume : volumes_) {
-      if (!volume->is_dead()) heartbeat.add_files(volume->id().value);
+      if (!volume->is_dead() && !volume->is_reader()) heartbeat.add_files(volume->id().value);
       auto const& counters = volume->counters();
       sum.reads += counters.reads;
       sum.read_bytes += counters.read_bytes;
@@ -69,7 +61,7 @@ void Cluster::volume_closed(File_volume& volume) { std::erase(volumes_, &volume)
 
 File_volume* Cluster::find(File_id file) {
   for (File_volume* volume : volumes_)
-    if (volume->id() == file && !volume->is_dead()) return volume;
+    if (volume->id() == file && !volume->is_dead() && !volume->is_reader()) return volume;
   return nullptr;
 }
 
@@ -142,12 +134,15 @@ void Cluster::pushed(proto::Mds_push const& push) {
     auto* volume = find({lost.file()});
     if (volume != nullptr && volume->lease_epoch().value <= lost.epoch())
       volume->lose_lease("taken over by " + lost.taken_by());
+  } else if (push.has_question()) {
+    asked(push.question());
   }
 }
 
 void Cluster::session_expired() {
   auto const volumes = volumes_;
-  for (File_volume* volume : volumes) volume->lose_lease("the session with the MDS expired");
+  for (File_volume* volume : volumes)
+    if (!volume->is_reader()) volume->lose_lease("the session with the MDS expired");
 }
 
 void Cluster::on_tick() {
@@ -159,10 +154,12 @@ void Cluster::on_tick() {
   Time_point const now = clock_.now();
   auto retries = std::exchange(retries_, {});
   for (auto& opening : retries) {
-    if (now >= opening->again_at)
-      ask_lease(opening);
-    else
+    if (now < opening->again_at)
       retries_.push_back(opening);
+    else if (opening->is_reader)
+      ask_reading(opening);
+    else
+      ask_lease(opening);
   }
 }
 

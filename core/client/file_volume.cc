@@ -51,14 +51,17 @@ Slice joined(std::vector<Slice> const& parts, std::size_t size) {
 
 }  // namespace
 
-File_volume::File_volume(Volume_host& host, std::string path, proto::Lease const& lease)
+File_volume::File_volume(Volume_host& host, std::string path, proto::Lease const& lease,
+                         bool is_reader)
     : host_(host),
       path_(std::move(path)),
       file_{lease.file().id()},
       epoch_{lease.epoch()},
       size_(lease.file().size()),
       chunk_bytes_(lease.file().attributes().chunk_size()),
-      replicas_min_(std::max(1u, lease.file().attributes().replicas_min())) {
+      replicas_min_(std::max(1u, lease.file().attributes().replicas_min())),
+      serving_(is_reader),
+      reader_(is_reader) {
   PS_ASSERT(chunk_bytes_ >= block_bytes && chunk_bytes_ % block_bytes == 0);
   if (lease.fence_ms() != 0) fence_end_ = now() + std::chrono::milliseconds(lease.fence_ms());
   adopt_map(lease.map());
@@ -115,7 +118,7 @@ void File_volume::adopt_map(proto::File_map const& map) {
     auto& known = untouched_[one.index()];
     if (known.version() <= one.version()) known = one;
     // A newcomer waits for its writer, even when nobody uses the chunk.
-    if (has_joiner && serving_) chunk_at(one.index());
+    if (has_joiner && serving_ && !reader_) chunk_at(one.index());
   }
   --batching_;
   end_of_event();
@@ -242,10 +245,15 @@ void File_volume::read(std::uint64_t offset, std::uint64_t length, Read_done don
   submitted(request);
 }
 
+Errc File_volume::check_change(std::uint64_t offset, std::uint64_t length) const {
+  Errc const error = check(offset, length);
+  return error == Errc::ok && reader_ ? Errc::read_only : error;
+}
+
 void File_volume::write(std::uint64_t offset, std::vector<Slice> data, bool fua, Done done) {
   std::uint64_t length = 0;
   for (Slice const& part : data) length += part.size();
-  if (Errc const error = check(offset, length); error != Errc::ok)
+  if (Errc const error = check_change(offset, length); error != Errc::ok)
     return answer_later([done = std::move(done), error] { done(make_error_code(error)); });
   ++counters_.writes;
   counters_.write_bytes += length;
@@ -258,7 +266,7 @@ void File_volume::write(std::uint64_t offset, std::vector<Slice> data, bool fua,
 
 void File_volume::zero(std::uint64_t offset, std::uint64_t length, bool only_whole_blocks, bool fua,
                        Done done) {
-  if (Errc const error = check(offset, length); error != Errc::ok)
+  if (Errc const error = check_change(offset, length); error != Errc::ok)
     return answer_later([done = std::move(done), error] { done(make_error_code(error)); });
   Request& request = new_request(Request_kind::zero);
   request.done = std::move(done);
@@ -392,7 +400,8 @@ void File_volume::split_read(Piece& piece) {
 }
 
 void File_volume::complete_request(Request& request) {
-  bool const is_checked = request.kind == Request_kind::write || request.error != Errc::ok;
+  bool const is_checked =
+      request.kind == Request_kind::write || request.error != Errc::ok || reader_;
   if (is_checked || is_leased() || PS_MUTANT(answer_reads_without_a_lease)) {
     return answer_request(request);
   }

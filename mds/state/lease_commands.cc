@@ -40,11 +40,44 @@ bool drop_unreachable(Context& context, Chunk_row& chunk, Attribute_set const& a
 
 }  // namespace
 
+namespace {
+
+/// An epoch to read under. That of the last writer, so that whoever reads already is not disturbed.
+Outcome<Epoch> reading_epoch(Context& context, Inode const& inode, std::string const& path) {
+  auto& database = context.database;
+  if (auto const lease = load_lease(database, inode.id)) {
+    if (lease->session && lease->sealed) return lease->epoch;
+    if (lease->session) {
+      return failure(Errc::busy, "'" + path + "' is being opened by " +
+                                     describe_session(database, lease->session));
+    }
+    return failure(Errc::refused, "'" + path +
+                                      "' was not closed by its last writer: it has to be "
+                                      "opened for writing first");
+  }
+  auto const known = database.number("SELECT epoch FROM reading WHERE file = ?", 0, inode.id);
+  if (known != 0) return Epoch{static_cast<std::uint32_t>(known)};
+  Epoch const epoch{static_cast<std::uint32_t>(next_counter(database, "epoch"))};
+  database.run("INSERT INTO reading(file, epoch) VALUES(?, ?)", inode.id, epoch);
+  return epoch;
+}
+
+}  // namespace
+
 Applied apply_open_file(Context& context, proto::Open_file const& command,
                         proto::Mds_reply& reply) {
   auto& database = context.database;
   PS_TRY(auto const inode, resolve_file(database, command.path()));
   auto const old = load_lease(database, inode.id);
+  if (command.read_only()) {
+    PS_TRY(auto const epoch, reading_epoch(context, inode, command.path()));
+    auto& lease = *reply.mutable_lease();
+    fill_file(database, inode, {}, *lease.mutable_file());
+    lease.set_epoch(epoch.value);
+    lease.set_is_live(old.has_value());
+    fill_map(database, inode.id, *lease.mutable_map());
+    return success();
+  }
   std::string previous;
   if (old && old->session && old->session != context.session) {
     previous = describe_session(database, old->session);
@@ -63,6 +96,7 @@ Applied apply_open_file(Context& context, proto::Open_file const& command,
   lease.epoch = Epoch{static_cast<std::uint32_t>(next_counter(database, "epoch"))};
   lease.fenced = !old;
   store_lease(context, lease);
+  database.run("DELETE FROM reading WHERE file = ?", inode.id);
   if (!previous.empty()) {
     add_event(context, "MDS", "WRN",
               "Lease of '" + command.path() + "' taken over from " + previous + " by " +

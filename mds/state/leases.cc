@@ -41,6 +41,9 @@ void end_revocation(Database& database, File_id file) {
 void end_lease(Context& context, Lease_row lease, bool clean) {
   if (clean && lease.fenced) {
     remove_lease(context, lease.file);
+    // What this holder had open may be read on, by it and by others.
+    context.database.run("INSERT OR REPLACE INTO reading(file, epoch) VALUES(?, ?)", lease.file,
+                         lease.epoch);
     return;
   }
   lease.session = {};

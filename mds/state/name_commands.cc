@@ -70,6 +70,7 @@ void drop_link(Context& context, Inode inode) {
     remove_chunks_from(context, inode, 0);
     context.database.run("DELETE FROM inode WHERE id = ?", inode.id);
     context.database.run("DELETE FROM property WHERE inode = ?", inode.id);
+    context.database.run("DELETE FROM reading WHERE file = ?", inode.id);
     if (load_lease(context.database, inode.id)) remove_lease(context, inode.id);
     return;
   }
@@ -200,6 +201,9 @@ Applied apply_rename(Context& context, proto::Rename const& command) {
   if (from.inode->id == root_inode || (to.inode && to.inode->id == root_inode)) {
     return failure(Errc::refused, "the root directory cannot be renamed or replaced");
   }
+  if (to.inode && command.no_replace()) {
+    return failure(Errc::exists, "'" + command.to() + "' exists already");
+  }
   if (to.inode && to.inode->id == from.inode->id) return success();
   if (from.inode->is_directory() && is_inside(command.to(), command.from())) {
     return failure(Errc::refused, "cannot move '" + command.from() + "' into itself");
@@ -228,6 +232,9 @@ Applied apply_link(Context& context, proto::Rename const& command) {
   }
   PS_TRY(auto const to, find_place(context.database, command.to()));
   if (to.inode) return failure(Errc::exists, "'" + command.to() + "' exists already");
+  if (command.not_leased()) {
+    PS_CHECK(refuse_leased(context, inode.id, command.from(), "link"));
+  }
   ++inode.links;
   store_inode(context.database, inode);
   add_dirent(context.database, to.directory.id, to.name, inode.id);
@@ -250,8 +257,21 @@ Applied apply_set_attributes(Context& context, proto::Set_attributes const& comm
   return success();
 }
 
+namespace {
+
+Outcome<Inode> resize_target(Context& context, proto::Resize const& command) {
+  if (command.file() == 0) return resolve_file(context.database, command.path());
+  auto inode = load_inode(context.database, File_id{command.file()});
+  if (!inode || inode->is_directory()) {
+    return failure(Errc::not_found, "no file with id " + std::to_string(command.file()));
+  }
+  return *std::move(inode);
+}
+
+}  // namespace
+
 Applied apply_resize(Context& context, proto::Resize const& command, proto::Mds_reply& reply) {
-  PS_TRY(auto inode, resolve_file(context.database, command.path()));
+  PS_TRY(auto inode, resize_target(context, command));
   if (command.size() > file_bytes_max) {
     return failure(Errc::too_large, "a file has at most 1P");
   }

@@ -57,6 +57,9 @@ constexpr char const* tables[] = {
     // end: see core/format.md.
     "CREATE TABLE IF NOT EXISTS revoked(file INTEGER PRIMARY KEY, session INTEGER NOT NULL)",
 
+    // Files whose last writer has closed them: the epoch under which they may be read.
+    "CREATE TABLE IF NOT EXISTS reading(file INTEGER PRIMARY KEY, epoch INTEGER NOT NULL)",
+
     "CREATE TABLE IF NOT EXISTS event(number INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL,"
     " source TEXT NOT NULL, severity TEXT NOT NULL, text TEXT NOT NULL)",
 

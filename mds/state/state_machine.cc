@@ -32,6 +32,9 @@ void refuse(proto::Mds_reply& reply, Failure const& why) {
 }
 
 Applied dispatch(Context& context, Mds_request const& request, proto::Mds_reply& reply) {
+  if (request.has_guard()) {
+    PS_CHECK(held_lease(context, request.guard().file(), request.guard().epoch()));
+  }
   switch (request.op_case()) {
     case Mds_request::kCloseSession:
       return apply_close_session(context);
