@@ -141,6 +141,7 @@ void File_volume::on_link_down(Cs_link& link) {
   ++batching_;
   for (auto& [_, chunk] : chunks_) chunk->link_down(link);
   --batching_;
+  give_up_confirmation();
   advance_sealing();
   end_of_event();
 }
@@ -183,6 +184,9 @@ void File_volume::abort_all(Errc why) {
   for (auto& [_, chunk] : chunks_) chunk->abort(why);
   reports_.clear();
   allocations_.clear();
+  give_up_confirmation();
+  for (Request* const request : unconfirmed_) request->error = why;
+  answer_confirmed(std::exchange(unconfirmed_, {}));
   for (auto& [_, flush] : std::exchange(flushes_, {}))
     answer_later([done = std::move(flush.done), why] { done(make_error_code(why)); });
   if (sealing_ != nullptr) {

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/assert.h"
+#include "core/mutant.h"
 
 namespace pstorage::client {
 namespace {
@@ -60,6 +61,7 @@ File_volume::File_volume(Volume_host& host, std::string path, proto::Lease const
       replicas_min_(std::max(1u, lease.file().attributes().replicas_min())),
       waits_when_full_(lease.file().attributes().on_full() == "wait") {
   PS_ASSERT(chunk_bytes_ >= block_bytes && chunk_bytes_ % block_bytes == 0);
+  if (lease.fence_ms() != 0) fence_end_ = now() + std::chrono::milliseconds(lease.fence_ms());
   adopt_map(lease.map());
 }
 
@@ -333,6 +335,7 @@ void File_volume::end_of_event() {
   send_reports();
   run_completions();
   if (!*token) return;  // closed by the user in a callback
+  if (!unconfirmed_.empty() && confirmation_ == nullptr) confirm_requests();
   if (std::exchange(flush_changed_, false)) continue_flushes();
 }
 
@@ -390,6 +393,14 @@ void File_volume::split_read(Piece& piece) {
 }
 
 void File_volume::complete_request(Request& request) {
+  bool const is_checked = request.kind == Request_kind::write || request.error != Errc::ok;
+  if (is_checked || is_leased() || PS_MUTANT(answer_reads_without_a_lease)) {
+    return answer_request(request);
+  }
+  unconfirmed_.push_back(&request);
+}
+
+void File_volume::answer_request(Request& request) {
   Errc const error = request.error;
   Request_kind const kind = request.kind;
   Done done = std::exchange(request.done, nullptr);

@@ -96,6 +96,10 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
     Time_point started{};
     bool finishing = false;
   };
+  struct Confirmation {              // that no newer writer has begun
+    std::vector<Request*> requests;  // finished before it was asked for
+    std::set<Cs_id> pending;
+  };
   struct Report {
     Chunk_io* chunk;
     std::vector<Cs_id> failed;
@@ -143,6 +147,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void complete_piece(Piece& piece, Errc status);
   void split_read(Piece& piece);
   void complete_request(Request& request);
+  void answer_request(Request& request);
   void defer_completions();
   void answer_later(std::function<void()> answer);
   void send_reports();
@@ -164,6 +169,14 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void send_seal(Cs_id cs);
   void seal_answered(Cs_id cs, Message& reply);
   void finish_sealing();
+
+  // Answers that no CS has checked the epoch of: file_confirm.cc.
+  bool is_leased() const { return now() < host_.mds().leased_until(); }
+  void confirm_requests();
+  std::vector<Cs_id> confirming_servers();
+  void ask_for_confirmation(Cs_id cs);
+  void give_up_confirmation();
+  void answer_confirmed(std::vector<Request*> requests);
 
   Volume_host& host_;
   std::string const path_;
@@ -203,6 +216,10 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   bool lost_writes_ = false;
 
   std::unique_ptr<Sealing> sealing_;
+  Time_point fence_end_{};             // until then a former holder may still answer reads
+  std::vector<Request*> unconfirmed_;  // wait for a confirmation that is asked for after them
+  std::unique_ptr<Confirmation> confirmation_;
+  std::uint64_t confirmations_ = 0;
   Errc dead_ = Errc::ok;
   bool closing_ = false;
   std::size_t unsealed_ = 0;

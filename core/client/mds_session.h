@@ -55,6 +55,10 @@ class Mds_session final : private Connection_handler, public Ticker {
   /// is open.
   void set_heartbeat_filler(std::function<void(proto::Heartbeat&)> filler);
   /// Leased files that a heartbeat reply reports lost.
+  /// Until then nobody else has been given a lease of this session, unless it has been told.
+  /// Counted from when the confirmation was asked for, with a fifth to spare for clocks that run
+  /// at different rates.
+  Time_point leased_until() const { return leased_until_; }
   void set_lost_files_handler(std::function<void(std::vector<File_id> const&)> handler);
 
   bool is_linked() const { return linked_; }
@@ -116,6 +120,9 @@ class Mds_session final : private Connection_handler, public Ticker {
 
   Session_id session_{};
   bool session_open_ = false;
+  Time_point session_asked_{};
+  Duration lease_{};  // how long a confirmation holds
+  Time_point leased_until_{};
   bool session_opening_ = false;
   std::uint64_t session_wire_id_ = 0;
   std::uint64_t heartbeat_wire_id_ = 0;

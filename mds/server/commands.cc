@@ -212,6 +212,16 @@ void Metadata_server::answer(Applied_entry& entry) {
     memory.connection = waiting.connection;
     memory.told_mds = tables_.mds_generation;
   }
+  if (waiting.op == Mds_request::kOpenFile && is_ok) {
+    auto& lease = *entry.reply.mutable_lease();
+    auto const former = tables_.sessions.find(Session_id{lease.previous_session()});
+    if (former != tables_.sessions.end()) {
+      auto const end = former->second.last_heard + options_.session_timeout;
+      auto const left = std::max(Duration{0}, end - clock_.now());
+      lease.set_fence_ms(
+          static_cast<std::uint32_t>(std::chrono::ceil<std::chrono::milliseconds>(left).count()));
+    }
+  }
   reply(waiting.connection, waiting.request_id, entry.reply);
   if (waiting.op == Mds_request::kRegisterCs && is_ok) registered(waiting);
 }

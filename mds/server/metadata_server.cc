@@ -114,12 +114,6 @@ void Metadata_server::handle(Connection_id connection, Peer& peer, std::uint64_t
   }
   if (request.session() != 0) heard(Session_id{request.session()}, connection);
   switch (request.op_case()) {
-    case Mds_request::kHeartbeat: {
-      proto::Mds_reply answer_now;
-      heartbeat(Session_id{request.session()}, *request.mutable_heartbeat(), answer_now);
-      reply(connection, request_id, answer_now);
-      return;
-    }
     case Mds_request::kCsHeartbeat: {
       auto const accepted = cs_heartbeat(connection, peer, *request.mutable_cs_heartbeat());
       proto::Mds_reply answer_now;

@@ -123,6 +123,10 @@ void Metadata_server::answer_query(Query& query, proto::Mds_reply& reply) {
   auto const& request = query.request;
   Applied done = success();
   switch (request.op_case()) {
+    case Mds_request::kHeartbeat:
+      // Only a master that still is one may say that a lease goes on.
+      heartbeat(Session_id{request.session()}, *query.request.mutable_heartbeat(), reply);
+      break;
     case Mds_request::kLookup:
       done = look_up(database, request.lookup().path(), reply);
       break;
@@ -172,7 +176,7 @@ void Metadata_server::answer_query(Query& query, proto::Mds_reply& reply) {
 void Metadata_server::heartbeat(Session_id session, proto::Heartbeat& heartbeat,
                                 proto::Mds_reply& reply) {
   auto const found = tables_.sessions.find(session);
-  if (found == tables_.sessions.end()) {
+  if (found == tables_.sessions.end() || found->second.is_expiring) {
     reply.set_status(static_cast<std::uint32_t>(Errc::session_expired));
     reply.set_text(message_of(Errc::session_expired));
     return;

@@ -87,6 +87,10 @@ struct Lease_row {
 std::optional<Lease_row> load_lease(Database& database, File_id file);
 void store_lease(Context& context, Lease_row const& lease);
 void remove_lease(Context& context, File_id file);
+/// The session that a file was taken from and that may not know it yet; 0: none.
+Session_id revoked_session(Database& database, File_id file);
+void note_revocation(Database& database, File_id file, Session_id from);
+void end_revocation(Database& database, File_id file);
 /// The holder gives the lease back, or (`clean` false) has gone without a word.
 void end_lease(Context& context, Lease_row lease, bool clean);
 /// The lease of (`file`, `epoch`) if the asking session holds it. Errors: stale_epoch.

@@ -55,6 +55,7 @@ Applied apply_open_file(Context& context, proto::Open_file const& command,
     }
     context.effects.lost_leases.push_back(
         {old->session, inode.id, old->epoch, describe_session(database, context.session)});
+    note_revocation(database, inode.id, old->session);
   }
   Lease_row lease;
   lease.file = inode.id;
@@ -71,6 +72,9 @@ Applied apply_open_file(Context& context, proto::Open_file const& command,
   fill_file(database, inode, {}, *granted.mutable_file());
   granted.set_epoch(lease.epoch.value);
   granted.set_previous_holder(previous);
+  if (auto const former = revoked_session(database, inode.id); former != context.session) {
+    granted.set_previous_session(former.value);
+  }
   fill_map(database, inode.id, *granted.mutable_map());
   return success();
 }
@@ -106,6 +110,7 @@ Applied apply_finish_seal(Context& context, proto::Finish_seal const& command,
               "Take-over of '" + path_of(context.database, lease.file) + "': " +
                   std::to_string(dropped) + " chunks go on without unreachable chunk servers");
   }
+  end_revocation(context.database, lease.file);
   lease.sealed = true;
   lease.fenced = lease.fenced || complete;
   store_lease(context, lease);
@@ -128,6 +133,7 @@ Applied apply_revoke(Context& context, proto::Revoke const& command) {
   auto const holder = describe_session(context.database, lease->session);
   auto const asker = describe_session(context.database, context.session);
   context.effects.lost_leases.push_back({lease->session, inode.id, lease->epoch, asker});
+  note_revocation(context.database, inode.id, lease->session);
   // A new epoch, so that what the old holder still asks of us is stale.
   lease->epoch = Epoch{static_cast<std::uint32_t>(next_counter(context.database, "epoch"))};
   lease->sealed = false;

@@ -22,7 +22,20 @@ void store_lease(Context& context, Lease_row const& lease) {
 
 void remove_lease(Context& context, File_id file) {
   context.database.run("DELETE FROM lease WHERE file = ?", file);
+  end_revocation(context.database, file);
   context.effects.leases.insert(file);
+}
+
+Session_id revoked_session(Database& database, File_id file) {
+  return Session_id{database.number("SELECT session FROM revoked WHERE file = ?", 0, file)};
+}
+
+void note_revocation(Database& database, File_id file, Session_id from) {
+  database.run("INSERT OR REPLACE INTO revoked(file, session) VALUES(?, ?)", file, from);
+}
+
+void end_revocation(Database& database, File_id file) {
+  database.run("DELETE FROM revoked WHERE file = ?", file);
 }
 
 void end_lease(Context& context, Lease_row lease, bool clean) {

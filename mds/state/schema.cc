@@ -53,6 +53,10 @@ constexpr char const* tables[] = {
     " epoch INTEGER NOT NULL, sealed INTEGER NOT NULL, fenced INTEGER NOT NULL)",
     "CREATE INDEX IF NOT EXISTS lease_session ON lease(session)",
 
+    // Files that were taken from a live session. Until the next writer has waited for its reads to
+    // end: see core/format.md.
+    "CREATE TABLE IF NOT EXISTS revoked(file INTEGER PRIMARY KEY, session INTEGER NOT NULL)",
+
     "CREATE TABLE IF NOT EXISTS event(number INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL,"
     " source TEXT NOT NULL, severity TEXT NOT NULL, text TEXT NOT NULL)",
 

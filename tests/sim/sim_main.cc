@@ -34,6 +34,7 @@ std::vector<std::string> const planted = {
     "never_call_a_server_slow",
     "drop_slow_below_min",
     "take_a_slow_server_back_at_once",
+    "answer_reads_without_a_lease",
 };
 constexpr std::uint64_t seeds_a_mutant = 1000;
 
