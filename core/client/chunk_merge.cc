@@ -71,8 +71,7 @@ void Chunk_io::merge_refused(std::uint32_t index, Errc why) {
     replicas_[index].opened = false;
     return host_.ask_map(*this);
   }
-  replicas_[index].refused = true;
-  replicas_[index].refusal = message_of(why);
+  refuse(replicas_[index], message_of(why));
 }
 
 void Chunk_io::on_table(std::uint32_t index, Message& reply) {

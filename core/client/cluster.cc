@@ -49,7 +49,7 @@ Cs_link& Cluster::link_of(Cs_id cs) {
   auto& link = links_[cs];
   if (link == nullptr)
     link = std::make_unique<Cs_link>(clock_, network_, log_, cs, options_.session.host,
-                                     options_.links);
+                                     options_.links, latency_.server(cs));
   return *link;
 }
 
@@ -145,9 +145,28 @@ void Cluster::session_expired() {
     if (!volume->is_reader()) volume->lose_lease("the session with the MDS expired");
 }
 
+void Cluster::compare_servers() {
+  Time_point const now = clock_.now();
+  if (!latency_.is_due(now)) return;
+  std::vector<Cs_id> were_slow;
+  for (auto& [cs, link] : links_) {
+    if (link->latency().is_slow()) were_slow.push_back(cs);
+    link->note_ages(now);
+  }
+  latency_.judge(now);
+  for (auto& [cs, link] : links_) {
+    bool const was_slow = std::find(were_slow.begin(), were_slow.end(), cs) != were_slow.end();
+    if (link->latency().is_slow() == was_slow) continue;
+    log_.warn(was_slow ? "a chunk server may be as quick as the others again"
+                       : "a chunk server answers far slower than the others",
+              {{"cs", cs}});
+  }
+}
+
 void Cluster::on_tick() {
   session_.on_tick();
   for (auto& [_, link] : links_) link->on_tick();
+  compare_servers();
   auto const volumes = volumes_;
   for (File_volume* volume : volumes)
     if (std::find(volumes_.begin(), volumes_.end(), volume) != volumes_.end()) volume->on_tick();

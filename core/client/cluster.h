@@ -92,6 +92,7 @@ class Cluster final : public Ticker, private Volume_host {
                       Outcome<proto::Mds_reply> const& answer);
   void pushed(proto::Mds_push const& push);
   void session_expired();
+  void compare_servers();
   File_volume* find(File_id file);
   File_volume* find(Volume const& volume) const;
   void ask_reading(std::shared_ptr<Opening> const& opening);
@@ -105,6 +106,7 @@ class Cluster final : public Ticker, private Volume_host {
   Executor& executor_;
   Cluster_options const options_;
   Mds_session session_;
+  Latency_watch latency_;
   std::map<Cs_id, std::unique_ptr<Cs_link>> links_;
   std::vector<File_volume*> volumes_;  // open ones, also while they are being sealed
   std::vector<std::shared_ptr<Opening>> retries_;

@@ -108,7 +108,14 @@ void File_volume::continue_flushes() {
   std::vector<std::pair<std::uint64_t, Cs_id>> done;
   for (auto& [id, flush] : flushes_)
     for (Flush_part& part : flush.parts) {
-      if (part.sent) continue;
+      if (part.sent) {
+        // A server that was dropped for being slow need not answer any more.
+        bool const is_awaited =
+            std::any_of(part.chunks.begin(), part.chunks.end(),
+                        [&](Chunk_io* chunk) { return chunk->is_member(part.cs); });
+        if (!is_awaited) done.emplace_back(id, part.cs);
+        continue;
+      }
       bool const still_dirty =
           std::any_of(part.chunks.begin(), part.chunks.end(),
                       [&](Chunk_io* chunk) { return chunk->dirty_at(part.cs); });
@@ -126,6 +133,14 @@ void File_volume::continue_flushes() {
     }
   for (auto const& [id, cs] : done) finish_part(id, cs);
   if (!done.empty()) end_of_event();
+}
+
+/// The servers that flushes wait for although their peers have long answered.
+void File_volume::drop_slow_servers() {
+  for (auto& [_, flush] : flushes_)
+    for (Flush_part const& part : flush.parts)
+      if (part.sent && link_of(part.cs).latency().is_slow())
+        for (Chunk_io* chunk : part.chunks) chunk->held_up_by(part.cs);
 }
 
 void File_volume::finish_part(std::uint64_t id, Cs_id cs) {

@@ -56,16 +56,21 @@ void File_volume::send_reports() {
     report.set_file(file_.value);
     report.set_epoch(epoch_.value);
     std::vector<Chunk_io*> asked;
+    std::set<Cs_id> slow;
     for (Report const& one : reports) {
       if (one.waiting_io != waiting_turn) continue;
       auto& entry = *report.add_chunks();
       entry.set_chunk(one.chunk->id().value);
       entry.set_version(one.chunk->version().value);
-      for (Cs_id const cs : one.failed) entry.add_failed(cs.value);
+      for (Cs_id const cs : one.failed) {
+        entry.add_failed(cs.value);
+        if (link_of(cs).is_up() && link_of(cs).latency().is_slow()) slow.insert(cs);
+      }
       report.set_reason(one.why);
       asked.push_back(one.chunk);
     }
     if (asked.empty()) continue;
+    for (Cs_id const cs : slow) report.add_slow(cs.value);
     host_.mds().call(
         std::move(request), Duration{0},
         [this, asked, alive = std::weak_ptr<bool>(alive_)](Outcome<proto::Mds_reply> answer) {
@@ -153,6 +158,7 @@ void File_volume::on_tick() {
       chunk->calmed();
     else
       restless_.push_back(chunk);
+  if (!flushes_.empty()) drop_slow_servers();
   --batching_;
   advance_sealing();
   if (!flushes_.empty()) flush_changed_ = true;

@@ -60,6 +60,7 @@ File_volume::File_volume(Volume_host& host, std::string path, proto::Lease const
       size_(lease.file().size()),
       chunk_bytes_(lease.file().attributes().chunk_size()),
       replicas_min_(std::max(1u, lease.file().attributes().replicas_min())),
+      waits_when_full_(lease.file().attributes().on_full() == "wait"),
       serving_(is_reader),
       reader_(is_reader) {
   PS_ASSERT(chunk_bytes_ >= block_bytes && chunk_bytes_ % block_bytes == 0);
@@ -102,6 +103,7 @@ void File_volume::adopt_map(proto::File_map const& map) {
   if (dead_ != Errc::ok) return;
   host_.learn_servers(map);
   ++batching_;
+  if (!map.on_full().empty()) waits_when_full_ = map.on_full() == "wait";
   if (map.replicas_min() != 0 && map.replicas_min() != replicas_min_) {
     replicas_min_ = map.replicas_min();
     for (auto& [_, chunk] : chunks_) chunk->on_tick();  // some may go on now

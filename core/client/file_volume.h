@@ -118,6 +118,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   File_id file() const override { return file_; }
   std::uint32_t chunk_bytes() const override { return chunk_bytes_; }
   std::uint32_t replicas_min() const override { return replicas_min_; }
+  bool waits_when_full() const override { return waits_when_full_; }
   Time_point now() const override { return host_.clock().now(); }
   Log& log() override { return host_.log(); }
   Cs_link& link_of(Cs_id cs) override;
@@ -167,6 +168,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void flush_answered(std::uint64_t id, Cs_id cs, Message& reply);
   void flush_lost(std::uint64_t id, Cs_id cs);
   void continue_flushes();
+  void drop_slow_servers();
   void finish_part(std::uint64_t id, Cs_id cs);
   void answer_flushes();
 
@@ -191,6 +193,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   std::uint64_t size_;
   std::uint32_t const chunk_bytes_;
   std::uint32_t replicas_min_;  // set-attr may change it
+  bool waits_when_full_;        // likewise
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 
   std::map<std::uint32_t, proto::Chunk> untouched_;  // mapped, not used under this lease yet

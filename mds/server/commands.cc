@@ -121,6 +121,7 @@ Outcome<std::uint64_t> Metadata_server::propose(Role role, Mds_request request,
       space.set_cs(report.cs.value);
       space.set_total_bytes(report.total_bytes);
       space.set_free_bytes(report.free_bytes);
+      space.set_slow(report.slow);
     }
   }
   *entry.mutable_request() = std::move(request);
@@ -238,6 +239,7 @@ void Metadata_server::registered(Waiting const& waiting) {
   }
   peer->second.cs = waiting.cs;
   tables_.forget_setbacks_of(waiting.cs);
+  tables_.slow.restarted(waiting.cs);
   memory.connection = waiting.connection;
   memory.incarnation = waiting.incarnation;
   memory.last_heartbeat = clock_.now();

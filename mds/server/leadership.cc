@@ -70,6 +70,7 @@ void Metadata_server::take_over() {
   auto const now = clock_.now();
   // Sessions and leases live on; all of them have their whole timeout again.
   tables_ = {};
+  space_state_.clear();
   tables_.load(database, now);
   lead_since_ = last_plan_ = now;
   planner_due_ = true;

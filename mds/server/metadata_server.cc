@@ -118,7 +118,9 @@ void Metadata_server::handle(Connection_id connection, Peer& peer, std::uint64_t
       auto const accepted = cs_heartbeat(connection, peer, *request.mutable_cs_heartbeat());
       proto::Mds_reply answer_now;
       if (accepted.has_value()) {
-        answer_now.mutable_registered_cs()->set_scrub_period_s(tables_.scrub_period_s);
+        auto& settings = *answer_now.mutable_registered_cs();
+        settings.set_scrub_period_s(tables_.scrub_period_s);
+        settings.set_probe(tables_.slow.is_slow(peer.cs));
         reply(connection, request_id, answer_now);
       } else {
         refuse(connection, request_id, accepted.error());
@@ -234,6 +236,7 @@ void Metadata_server::on_tick() {
     watch_sessions(now);
     watch_servers(now);
     expire_questions(now);
+    watch_slow(now);
   }
   if (stalled_ && now - last_second_ >= std::chrono::milliseconds(500)) apply_queue();
   if (now - last_second_ >= std::chrono::seconds(1)) {

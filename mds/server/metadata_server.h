@@ -54,6 +54,15 @@ struct Metadata_server_options {
   std::function<std::uint64_t()> memory_bytes;
 };
 
+/// Bytes of all chunk servers, and what of them new data can take.
+struct Space_figures {
+  std::uint64_t total = 0;  // physical
+  std::uint64_t free = 0;
+  std::uint64_t allocatable = 0;  // logical, under the root directory's replication
+  std::uint64_t allocatable_total = 0;
+  std::string state;  // ok, low, full
+};
+
 /// Thread: the owner's loop. The owner calls on_tick() every tick_interval and on_turn_end() once a
 /// loop turn, and passes this object to Network::listen().
 class Metadata_server final : public Connection_handler,
@@ -183,6 +192,8 @@ class Metadata_server final : public Connection_handler,
   void fill_servers(proto::Services& services);
   void fill_clients(proto::Services& services);
   void fill_status(proto::Status_reply& status);
+  Space_figures space_figures(std::vector<Candidate> const& candidates);
+  void watch_cluster_space(std::vector<Candidate> const& candidates);
   void fill_chunk_counts(proto::Status_reply& status);
 
   // pushes.cc
@@ -204,6 +215,7 @@ class Metadata_server final : public Connection_handler,
   void watch_sessions(Time_point now);
   void watch_servers(Time_point now);
   void set_cs_state(Cs_id cs, Cs_memory& memory, char const* state, std::string const& reason);
+  void watch_slow(Time_point now);
   void watch_space();
   void checkpoint();
   void end_checkpoint(std::uint64_t applied);
@@ -274,6 +286,7 @@ class Metadata_server final : public Connection_handler,
   std::future<Outcome<bool>> checkpoint_;  // valid: one is under way
   std::uint64_t checkpoints_ = 0;          // begun or given up
   bool low_space_ = false;
+  std::string space_state_;  // of the chunk servers, as told; empty: not yet looked at
   bool planner_due_ = true;
   Time_point start_time_;
   Time_point lead_since_;

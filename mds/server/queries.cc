@@ -211,6 +211,8 @@ Outcome<void> Metadata_server::cs_heartbeat(Connection_id connection, Peer const
   memory.last_heartbeat = clock_.now();
   memory.stats.Swap(&heartbeat);
   auto const& stats = memory.stats;
+  tables_.slow.heard(found->first, std::chrono::microseconds(stats.io_latency_us()),
+                     std::chrono::milliseconds(stats.stalled_ms()), clock_.now());
   if (stats.read_only()) {
     if (memory.state != "failed") {
       set_cs_state(found->first, memory, "failed", stats.read_only_reason().substr(0, 200));

@@ -66,6 +66,19 @@ void Metadata_server::watch_servers(Time_point now) {
   }
 }
 
+void Metadata_server::watch_slow(Time_point now) {
+  for (auto const& change : tables_.slow.judge(now)) {
+    auto const memory = tables_.servers.find(change.cs);
+    if (memory == tables_.servers.end() || memory->second.state == "dropped") continue;
+    planner_due_ = true;
+    add_event("MDS", change.is_slow ? "WRN" : "INF",
+              "CS#" + std::to_string(change.cs.value) +
+                  (change.is_slow ? " is slow: " + change.reason +
+                                        ". It gets no new data until it is as quick as the others"
+                                  : " is as quick as the others again"));
+  }
+}
+
 void Metadata_server::watch_space() {
   auto const space = disk_.space();
   if (!space.has_value()) return;
@@ -170,7 +183,12 @@ void Metadata_server::plan(Time_point now) {
   tables_.forget_setbacks(now);
   if (stalled_ || low_space_) return;
   auto& database = state_->database();
-  auto const candidates = load_candidates(database, tables_.space());
+  auto candidates = load_candidates(database, tables_.space());
+  auto const offline_after =
+      std::chrono::milliseconds(setting_number(database, "mds.wd.offline_tout"));
+  for (auto& candidate : candidates) {
+    candidate.given_up = tables_.slow.slow_for(candidate.cs, now) > offline_after;
+  }
   auto const offline_hosts_max = setting_number(database, "mds.wd.max_offline_cs_hosts");
   bool const has_offline =
       std::any_of(candidates.begin(), candidates.end(),
@@ -178,6 +196,7 @@ void Metadata_server::plan(Time_point now) {
   if (has_offline && replication_allowed(candidates, offline_hosts_max)) {
     drop_offline_replicas(candidates);
   }
+  watch_cluster_space(candidates);
   heal(now, candidates);
 }
 

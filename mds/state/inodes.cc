@@ -4,6 +4,9 @@ namespace pstorage::mds {
 namespace {
 
 constexpr int path_depth_max = 1024;
+// Bits of the column ssd_cache.
+constexpr std::uint64_t flag_ssd_cache = 1;
+constexpr std::uint64_t flag_waits_when_full = 2;
 
 }  // namespace
 
@@ -23,7 +26,8 @@ std::optional<Inode> load_inode(Database& database, File_id id) {
   inode.attributes.domain = static_cast<Failure_domain>(rows.u64(5));
   inode.attributes.tier = rows.u32(6);
   inode.attributes.chunk_size = rows.u32(7);
-  inode.attributes.client_ssd_cache = rows.flag(8);
+  inode.attributes.client_ssd_cache = (rows.u64(8) & flag_ssd_cache) != 0;
+  inode.attributes.waits_when_full = (rows.u64(8) & flag_waits_when_full) != 0;
   inode.modified_ms = rows.u64(9);
   inode.chunks = rows.u64(10);
   return inode;
@@ -31,12 +35,14 @@ std::optional<Inode> load_inode(Database& database, File_id id) {
 
 void store_inode(Database& database, Inode const& inode) {
   auto const& attributes = inode.attributes;
+  std::uint64_t const flags = (attributes.client_ssd_cache ? flag_ssd_cache : 0) |
+                              (attributes.waits_when_full ? flag_waits_when_full : 0);
   database.run(
       "INSERT OR REPLACE INTO inode(id, type, size, links, norm, min, domain, tier, chunk_size,"
       " ssd_cache, modified_ms, chunks) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
       inode.id, inode.is_directory() ? 1 : 0, inode.size, inode.links, attributes.norm,
       attributes.min, static_cast<int>(attributes.domain), attributes.tier, attributes.chunk_size,
-      attributes.client_ssd_cache, inode.modified_ms, inode.chunks);
+      flags, inode.modified_ms, inode.chunks);
 }
 
 Outcome<Tree_place> find_place(Database& database, std::string const& path) {

@@ -116,6 +116,7 @@ void Effects::merge(Effects&& other) {
   failed_syncs.merge(other.failed_syncs);
   members_changed = members_changed || other.members_changed;
   minimums.merge(other.minimums);
+  slow.merge(other.slow);
   syncs_done += other.syncs_done;
   replicas_changed = replicas_changed || other.replicas_changed;
   config_changed = config_changed || other.config_changed;
@@ -166,7 +167,7 @@ void State_machine::apply_entry(Committed_entry const& committed, Effects& effec
   }
   std::vector<Space_report> space;
   for (auto const& report : entry.space()) {
-    space.push_back({Cs_id{report.cs()}, report.total_bytes(), report.free_bytes()});
+    space.push_back({Cs_id{report.cs()}, report.total_bytes(), report.free_bytes(), report.slow()});
   }
   auto const& request = entry.request();
   Entry_random random(entry.random());

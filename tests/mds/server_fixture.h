@@ -180,6 +180,8 @@ class Server_fixture : public ::testing::Test {
     std::uint32_t id = 0;
     std::uint64_t session = 0;
     std::uint32_t incarnation = 1;
+    std::uint64_t free_bytes = 90ull << 30;
+    std::uint32_t stalled_ms = 0;
   };
   Played_cs add_server(Connection_id tool, std::uint64_t tool_session) {
     proto::Mds_request request;
@@ -217,7 +219,8 @@ class Server_fixture : public ::testing::Test {
     beat.set_cs(cs.id);
     beat.set_incarnation(cs.incarnation);
     beat.set_total_bytes(100ull << 30);
-    beat.set_free_bytes(90ull << 30);
+    beat.set_free_bytes(cs.free_bytes);
+    beat.set_stalled_ms(cs.stalled_ms);
     return ask(cs.connection, request);
   }
   std::string cs_state(std::uint32_t cs) {
