@@ -74,12 +74,25 @@ class Nbd_server::Connection final : public Session_events,
     if (closed_) return;
     if (!waiting_writable_) write();
     if (closed_) return;
-    if (session_.is_over() && session_.output().empty() && secret_.empty()) return close();
+    if (session_.is_over() && session_.output().empty() && secret_.empty()) return hang_up();
     if (session_.wants_tls() && session_.output().empty()) {
       tls_ = std::make_unique<Tls_stream>(*server_.options_.tls);
       session_.tls_started();
     }
     go_on();
+  }
+
+  /// What a client still sends (its end of TLS) must not meet a closed socket: it would be told of
+  /// an error.
+  void hang_up() {
+    if (std::exchange(draining_, true)) return;
+    hang_up_by_ = server_.runtime_.clock().now() + std::chrono::seconds(2);
+    ::shutdown(socket_.fd(), SHUT_WR);
+    if (readable_) drain();
+  }
+  void check_deadlines(Time_point now) {
+    session_.check_deadline(now);
+    if (draining_ && now >= hang_up_by_) close();
   }
 
   void close() {
@@ -97,7 +110,22 @@ class Nbd_server::Connection final : public Session_events,
       waiting_writable_ = false;
       mark_dirty();
     }
-    if (readable_) receive();
+    if (!readable_ || closed_) return;
+    draining_ ? drain() : receive();
+  }
+
+  void drain() {
+    for (int i = 0; i < reads_a_turn; ++i) {
+      std::array<std::byte, 4096> bytes;
+      Mutable_bytes const part(bytes);
+      auto const got = receive_some(socket_.fd(), {&part, 1});
+      if (got.closed || got.error) return close();
+      if (got.bytes == 0) {
+        readable_ = false;
+        return;
+      }
+    }
+    socket_.again();
   }
 
   void receive() {
@@ -209,6 +237,8 @@ class Nbd_server::Connection final : public Session_events,
   bool readable_ = false;    // there may be something in the socket
   bool peer_ended_ = false;  // the end is in there, too, and has to be found
   bool waiting_writable_ = false;
+  bool draining_ = false;  // everything is said
+  Time_point hang_up_by_{};
   bool closed_ = false;
 };
 
@@ -309,7 +339,7 @@ void Nbd_server::on_tick() {
   static constexpr unsigned ticks_a_check = 100;
   if (++ticks_ % ticks_a_check != 0) return;
   auto const now = runtime_.clock().now();
-  for (auto const& connection : connections_) connection->session().check_deadline(now);
+  for (auto const& connection : connections_) connection->check_deadlines(now);
   for (auto const& acceptor : acceptors_) acceptor->resume();
   std::erase_if(connections_, [](auto const& c) { return c->is_finished(); });
 }

@@ -201,6 +201,7 @@ void Sim_client::issue() {
   if (dice < 50) return do_zero(first, count);
   if (dice < 90) return do_read(first, count);
   do_flush();
+  if (random.percent(30)) do_flush();  // it finds nothing, but what the first covers is not durable
 }
 
 void Sim_client::note_error(std::error_code error, char const* what) {

@@ -30,11 +30,9 @@ std::vector<std::string> const planted = {
     "wait_for_a_newcomer",
     "answer_flush_at_once",
     "never_unclean",
-    "believe_members_that_have_nothing",
     "never_call_a_server_slow",
     "drop_slow_below_min",
     "take_a_slow_server_back_at_once",
-    "answer_reads_without_a_lease",
 };
 constexpr std::uint64_t seeds_a_mutant = 1000;
 

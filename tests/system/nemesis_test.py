@@ -59,7 +59,8 @@ class Lab:
 
     def new_volume(self):
         self.volume += "v"
-        self.one.pstorage("-q", "volume", "create", self.volume, "-s", "64M", "--chunk-size", "4M")
+        self.one.pstorage("-q", "volume", "create", self.volume, "-s", "64M", "--format", "raw",
+                          "--chunk-size", "4M")
 
     def make_use_of(self, number):
         """Some scenarios drive the data away from a server; the next one wants it there."""

@@ -83,7 +83,8 @@ def a_full_cluster_says_so_and_recovers_by_itself():
         stack.callback(one.down)
         one.pstorage("-q", "set-config", "mds.alloc.free_space_margin=150")
         for name in ("errors", "waits", "old"):
-            one.pstorage("-q", "volume", "create", name, "-s", "256M", "--chunk-size", "4M")
+            one.pstorage("-q", "volume", "create", name, "-s", "256M", "--format", "raw",
+                         "--chunk-size", "4M")
         one.pstorage("-q", "set-attr", "-p", "/volumes/waits", "on-full=wait")
         check("on-full=wait" in one.pstorage("-q", "get-attr", "-p", "/volumes/waits"), "get-attr")
         old = one.connect("old")
@@ -97,7 +98,7 @@ def a_full_cluster_says_so_and_recovers_by_itself():
         written = write_until_full(errors, 256 * MEGABYTE)
         check(written > 0, "there was no room from the start")
         until(lambda: "Space: [FULL]" in one.pstorage("-q", "stat"), 10, "stat says FULL")
-        check("The cluster is full" in one.pstorage("-q", "get-event"), "no event of it")
+        until(lambda: "The cluster is full" in one.pstorage("-q", "get-event"), 10, "an event of it")
 
         waiting = Waiting_write(waits, block_content(7, 1), 7 * BLOCK)
         errors.pwrite(block_content(3, 7), 3 * BLOCK)  # overwriting needs no room
@@ -105,7 +106,7 @@ def a_full_cluster_says_so_and_recovers_by_itself():
         check(errors.pread(BLOCK, 3 * BLOCK) == block_content(3, 7), "an overwrite is lost")
         waiting.must_wait(3)
 
-        one.pstorage("-q", "volume", "rm", "old")  # deleting works, and gives room
+        one.pstorage("-q", "volume", "rm", "--now", "old")  # deleting works, and gives room
         waiting.must_finish(40)
         check(waits.pread(BLOCK, 7 * BLOCK) == block_content(7, 1), "what waited is not there")
         errors.flush()
@@ -120,7 +121,8 @@ def a_full_chunk_server_lets_writes_wait():
     with own_disk(megabytes=420) as (_, disk), cluster(
             cs=1, replicas="1:1", directory=disk, extra=("--journal-mb", "64")) as one:
         one.pstorage("-q", "set-config", "mds.alloc.free_space_margin=0")
-        one.pstorage("-q", "volume", "create", "v", "-s", "512M", "--chunk-size", "128M")
+        one.pstorage("-q", "volume", "create", "v", "-s", "512M", "--format", "raw",
+                     "--chunk-size", "128M")
         handle = one.connect("v")
         handle.pwrite(block_content(0, 1), 0)
         handle.flush()
