@@ -75,7 +75,7 @@ def a_full_cluster_says_so_and_recovers_by_itself():
         os.mkdir(home)
         disks = []
         for name in ("cs1", "cs2", "cs3"):
-            _, disk = stack.enter_context(own_disk(megabytes=420))
+            _, disk = stack.enter_context(own_disk(megabytes=520))
             os.mkdir(os.path.join(disk, "cs"))
             os.symlink(os.path.join(disk, "cs"), os.path.join(home, name))
             disks.append(disk)
@@ -88,7 +88,7 @@ def a_full_cluster_says_so_and_recovers_by_itself():
         one.pstorage("-q", "set-attr", "-p", "/volumes/waits", "on-full=wait")
         check("on-full=wait" in one.pstorage("-q", "get-attr", "-p", "/volumes/waits"), "get-attr")
         old = one.connect("old")
-        for offset in range(0, 24 * MEGABYTE, MEGABYTE):
+        for offset in range(0, 96 * MEGABYTE, MEGABYTE):  # more than is written past the margin
             old.pwrite(os.urandom(MEGABYTE), offset)
         old.flush()
         old.shutdown()
@@ -118,7 +118,7 @@ def a_full_cluster_says_so_and_recovers_by_itself():
 
 
 def a_full_chunk_server_lets_writes_wait():
-    with own_disk(megabytes=420) as (_, disk), cluster(
+    with own_disk(megabytes=520) as (_, disk), cluster(
             cs=1, replicas="1:1", directory=disk, extra=("--journal-mb", "64")) as one:
         one.pstorage("-q", "set-config", "mds.alloc.free_space_margin=0")
         one.pstorage("-q", "volume", "create", "v", "-s", "512M", "--format", "raw",
