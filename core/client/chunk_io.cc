@@ -246,6 +246,7 @@ void Chunk_io::finish(Piece& piece, Errc status) {
   in_flight_.erase(in_flight_.iterator_to(piece));
   piece.in_flight = false;
   if (is_change(piece)) --changes_in_flight_;
+  if (is_change(piece) && status == Errc::ok) answered_ = std::max(answered_, piece.stamp.value);
   host_.piece_done(piece, status);
 }
 

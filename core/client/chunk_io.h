@@ -238,6 +238,7 @@ class Chunk_io final : private Cs_op_owner {
   bool restless_ = false;
   Errc aborted_ = Errc::ok;
   std::uint32_t next_sequence_ = 1;
+  std::uint64_t answered_ = 0;  // highest stamp of a change that was answered under this lease
   Time_point retry_report_at_{};
   Time_point look_again_at_{};
 

@@ -113,6 +113,9 @@ void Chunk_io::adopt(proto::Chunk const& chunk, bool just_allocated) {
     bool const was_joining =
         old >= 0 && replicas_[static_cast<std::size_t>(old)].state == proto::REPLICA_SYNCING;
     if (one.state() == proto::REPLICA_SYNCING && !was_joining) replica.link->try_again();
+    // It begins anew at every version, and may have been dropped and chosen again since the last.
+    if (one.state() == proto::REPLICA_SYNCING)
+      replica.refused = replica.missing = replica.lost_writes = false;
     // Every member of a chunk that was allocated for us has to make it.
     if (host_.is_reader()) replica.refused = replica.missing = false;
     replica.create = !host_.is_reader() && (just_allocated || version_.value == 1 ||
@@ -242,6 +245,7 @@ void Chunk_io::judge_members() {
       refuse(replica, replica.missing ? "it has no such chunk" : "it lost acknowledged writes");
     }
   }
+  if (nobody_has_it || everybody_lost) answered_ = 0;
   if (everybody_lost) reconciled_ = false;
   if (nobody_has_it || everybody_lost) send_again_to_all();
 }
@@ -352,11 +356,9 @@ void Chunk_io::send_open(std::uint32_t index) {
   one.set_syncing(replica.state == proto::REPLICA_SYNCING);
   if (one.syncing()) {
     one.set_join_stamp(Stamp::of(host_.epoch(), next_sequence_).value);
-    // In sync it has to have what the others have acknowledged, and not what is left of it at a
-    // source that lost its power.
-    for (Replica const& other : replicas_)
-      if (other.state == proto::REPLICA_IN_SYNC)
-        replica.acked = std::max(replica.acked, other.acked);
+    // In sync it has to have what was answered, and not what is left of it at a source that lost
+    // its power.
+    replica.acked = std::max(replica.acked, answered_);
   }
   replica.opening = true;
   Ticket& ticket = new_ticket(Task::open, replica.cs, nullptr);
