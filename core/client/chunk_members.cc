@@ -227,8 +227,7 @@ void Chunk_io::judge_members() {
   bool const everybody_lost = missing + lost == in_sync && !nobody_has_it;
   // Or it was moved: they have deleted it because others hold it now, and the news did not reach
   // us. Whoever deletes a replica does so after the set has changed, so a look now will tell.
-  bool const is_sure = confirmed_ || PS_MUTANT(believe_members_that_have_nothing);
-  if ((nobody_has_it || everybody_lost) && !is_sure) {
+  if ((nobody_has_it || everybody_lost) && !confirmed_) {
     if (!std::exchange(confirming_, true)) host_.confirm_map(*this);
     return;
   }

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "core/assert.h"
-#include "core/mutant.h"
 
 namespace pstorage::client {
 namespace {
@@ -404,9 +403,7 @@ void File_volume::split_read(Piece& piece) {
 void File_volume::complete_request(Request& request) {
   bool const is_checked =
       request.kind == Request_kind::write || request.error != Errc::ok || reader_;
-  if (is_checked || is_leased() || PS_MUTANT(answer_reads_without_a_lease)) {
-    return answer_request(request);
-  }
+  if (is_checked || is_leased()) return answer_request(request);
   unconfirmed_.push_back(&request);
 }
 

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "core/mutant.h"
-
 namespace pstorage::mds {
 namespace {
 
@@ -78,8 +76,7 @@ std::vector<Slow_watch::Change> Slow_watch::judge(Time_point now) {
       server.is_slow = true;
       server.since = now;
       changes.push_back({cs, true, sign});
-    } else if (server.is_slow &&
-               (now - server.bad >= server.stay || PS_MUTANT(take_a_slow_server_back_at_once))) {
+    } else if (server.is_slow && now - server.bad >= server.stay) {
       server.is_slow = false;
       server.since = now;
       changes.push_back({cs, false, {}});

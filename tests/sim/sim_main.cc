@@ -32,7 +32,6 @@ std::vector<std::string> const planted = {
     "never_unclean",
     "never_call_a_server_slow",
     "drop_slow_below_min",
-    "take_a_slow_server_back_at_once",
 };
 constexpr std::uint64_t seeds_a_mutant = 1000;
 
