@@ -129,16 +129,6 @@ Outcome<Server_options> server_options(Options const& options) {
   return result;
 }
 
-/// Ticks the cluster's client.
-class Cluster_ticker final : public Ticker {
- public:
-  explicit Cluster_ticker(client::Cluster& cluster) : cluster_(cluster) {}
-  void on_tick() override { cluster_.on_tick(); }
-
- private:
-  client::Cluster& cluster_;
-};
-
 class Service {
  public:
   Service(Options const& options, Runtime& runtime, client::Cluster_options cluster,
@@ -146,17 +136,16 @@ class Service {
       : runtime_(runtime),
         cluster_(runtime.clock(), runtime.network(), runtime.random(), runtime.log(),
                  runtime.executor(), std::move(cluster)),
-        ticker_(cluster_),
         opener_(cluster_, runtime.executor(), runtime.clock(), runtime.log()),
         provider_(cluster_, opener_, runtime.executor(),
                   std::chrono::seconds(options.wait_seconds)),
         server_(runtime, provider_, std::move(server)) {
-    runtime_.add_ticker(ticker_);
+    runtime_.add_ticker(cluster_);
     runtime_.add_ticker(opener_);
   }
   ~Service() {
     runtime_.remove_ticker(opener_);
-    runtime_.remove_ticker(ticker_);
+    runtime_.remove_ticker(cluster_);
   }
   Service(Service const&) = delete;
   Service& operator=(Service const&) = delete;
@@ -224,7 +213,6 @@ class Service {
 
   Runtime& runtime_;
   client::Cluster cluster_;
-  Cluster_ticker ticker_;
   volume::Volume_opener opener_;
   Cluster_provider provider_;
   Nbd_server server_;

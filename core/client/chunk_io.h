@@ -80,9 +80,8 @@ class Chunk_io final : private Cs_op_owner {
     bool create = false;           // next open may create
     bool unclean = false;
     std::uint64_t last_stamp = 0;  // as it said when it was opened
-    std::uint64_t acked =
-        0;  // highest stamp it has acknowledged to us, or has to have when it is in sync
-    bool dirty = false;  // acknowledged writes that it has not flushed
+    std::uint64_t acked = 0;       // highest stamp that it has acknowledged, or has to have in sync
+    bool dirty = false;            // acknowledged writes that it has not flushed
   };
 
   Chunk_io(Chunk_host& host, std::uint32_t index);

@@ -110,16 +110,15 @@ void Chunk_io::adopt(proto::Chunk const& chunk, bool just_allocated) {
     replica.opened = replica.opening = replica.unclean = false;
     if (std::exchange(replica.too_slow, false)) replica.refused = false;
     // The MDS would not have ordered this sync if it did not hear the server.
+    bool const joins = replica.state == proto::REPLICA_SYNCING;
     bool const was_joining =
         old >= 0 && replicas_[static_cast<std::size_t>(old)].state == proto::REPLICA_SYNCING;
-    if (one.state() == proto::REPLICA_SYNCING && !was_joining) replica.link->try_again();
-    // It begins anew at every version, and may have been dropped and chosen again since the last.
-    if (one.state() == proto::REPLICA_SYNCING)
-      replica.refused = replica.missing = replica.lost_writes = false;
+    if (joins && !was_joining) replica.link->try_again();
+    // A newcomer begins anew at every version, and may have been dropped and chosen again since the
+    // last. A reader asks everybody again.
+    if (joins || host_.is_reader()) replica.refused = replica.missing = replica.lost_writes = false;
     // Every member of a chunk that was allocated for us has to make it.
-    if (host_.is_reader()) replica.refused = replica.missing = false;
-    replica.create = !host_.is_reader() && (just_allocated || version_.value == 1 ||
-                                            one.state() == proto::REPLICA_SYNCING);
+    replica.create = !host_.is_reader() && (just_allocated || version_.value == 1 || joins);
     members.push_back(replica);
     from.push_back(old);
   }
@@ -201,8 +200,7 @@ void Chunk_io::judge_as_reader() {
   for (Replica& replica : replicas_) {
     if (!replica.missing && !replica.lost_writes) continue;
     replica.missing = replica.lost_writes = false;
-    replica.refused = true;
-    replica.refusal = "it has no such chunk";
+    refuse(replica, "it has no such chunk");
   }
   for (Replica const& replica : replicas_)
     is_lacking = is_lacking || replica.refused || replica.link->is_unreachable();

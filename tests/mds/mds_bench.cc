@@ -31,11 +31,6 @@ struct Options {
   std::size_t value_bytes = 200;
 };
 
-class Silent_log final : public Log {
- public:
-  void write(Log_level, std::string_view, Fields) override {}
-};
-
 class Bench {
  public:
   Bench(Runtime& runtime, Log& log, Options const& options, client::Mds_session_options session)
