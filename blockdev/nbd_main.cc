@@ -234,6 +234,7 @@ Outcome<void> serve(Options options, cli::Daemon_start& start) {
   runtime_options.identity.cluster = options.cluster;
   runtime_options.identity.key = key;
   runtime_options.identity.encryption = options.encrypt;
+  runtime_options.shared_payload_bytes = daemon_shared_payload_bytes;
   runtime_options.cpu_affinity = options.cpu_affinity;
   runtime_options.busy_poll_us = options.busy_poll_us;
   Runtime runtime(std::move(runtime_options), *log);

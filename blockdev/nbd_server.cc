@@ -54,7 +54,9 @@ class Nbd_server::Connection final : public Session_events,
         peer_(peer),
         socket_(server.runtime_.implementation().loop(), *this),
         session_(server.exports_, server.runtime_.clock(), server.runtime_.log(), *this, peer,
-                 limits) {
+                 limits, [&network = server.runtime_.network()](std::size_t bytes) {
+                   return network.take_payload(bytes);
+                 }) {
     socket_.open(std::move(fd));
   }
 

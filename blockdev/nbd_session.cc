@@ -7,13 +7,15 @@
 namespace pstorage::nbd {
 
 Nbd_session::Nbd_session(Exports& exports, Clock& clock, Log& log, Session_events& events,
-                         std::string peer, Session_limits limits)
+                         std::string peer, Session_limits limits,
+                         Receive_buffer::Take_large take_large)
     : exports_(exports),
       clock_(clock),
       log_(log),
       events_(events),
       peer_(std::move(peer)),
       limits_(limits),
+      input_(std::move(take_large)),
       deadline_(clock.now() + limits.haggling_max) {
   Encoder<18> greeting;
   greeting.put(magic_server)

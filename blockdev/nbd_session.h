@@ -33,8 +33,9 @@ class Session_events {
 /// Must live until `is_idle()`: the volume calls back into it. Thread: the server's loop.
 class Nbd_session {
  public:
+  /// `take_large`: where the data of large writes is received.
   Nbd_session(Exports& exports, Clock& clock, Log& log, Session_events& events, std::string peer,
-              Session_limits limits = {});
+              Session_limits limits = {}, Receive_buffer::Take_large take_large = nullptr);
   ~Nbd_session();
   Nbd_session(Nbd_session const&) = delete;
   Nbd_session& operator=(Nbd_session const&) = delete;

@@ -12,6 +12,18 @@
 
 namespace pstorage {
 
+class Block;
+
+/// Whom memory goes back to that was not taken from malloc. Thread: the blocks' owner.
+class Block_keeper {
+ public:
+  /// Nobody uses `block` any more. The keeper may end it.
+  virtual void unused(Block& block) = 0;
+
+ protected:
+  ~Block_keeper() = default;
+};
+
 /// Memory with a count of its users. One thread owns it and all its Slices (the count is not
 /// atomic: a locked increment a request would cost more than the rest of the bookkeeping). A helper
 /// thread may use the raw bytes while the owner holds a Slice.
@@ -21,25 +33,32 @@ class Block {
   static Block* make(std::size_t size) {
     void* memory = std::aligned_alloc(alignment, alignment + round_up(size));
     if (memory == nullptr) throw std::bad_alloc();
-    return new (memory) Block(size);
+    return new (memory) Block(static_cast<std::byte*>(memory) + alignment, size, nullptr);
   }
-  std::byte* data() { return reinterpret_cast<std::byte*>(this) + alignment; }
+  /// A block over `size` bytes at `data` that goes back to `keeper` when its last user is gone.
+  Block(std::byte* data, std::size_t size, Block_keeper* keeper)
+      : data_(data), size_(size), keeper_(keeper) {}
+  std::byte* data() { return data_; }
   std::size_t size() const { return size_; }
+  Block_keeper const* keeper() const { return keeper_; }
   std::uint32_t users() const { return users_; }
   void add_user() { ++users_; }
   void drop_user() {
     PS_ASSERT(users_ > 0);
-    if (--users_ == 0) std::free(this);
+    if (--users_ != 0) return;
+    if (keeper_ != nullptr) return keeper_->unused(*this);
+    std::free(this);
   }
 
  private:
-  static constexpr std::size_t alignment = 64;
+  static constexpr std::size_t alignment = 64;  // of the bytes; the Block itself lies before them
   static constexpr std::size_t round_up(std::size_t size) {
     return (size + alignment - 1) / alignment * alignment;
   }
-  explicit Block(std::size_t size) : size_(size) {}
-  std::uint32_t users_ = 0;
+  std::byte* data_;
   std::size_t size_;
+  Block_keeper* keeper_;
+  std::uint32_t users_ = 0;
 };
 
 /// A run of bytes that keeps its Block alive. Cheap to copy. Empty by default.
@@ -77,6 +96,11 @@ class Slice {
   std::byte const* data() const { return data_; }
   std::size_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
+  /// Is it memory of `keeper`?
+  bool is_kept_by(Block_keeper const* keeper) const {
+    return block_ != nullptr && keeper != nullptr && block_->keeper() == keeper;
+  }
+  Block* block() const { return block_; }
   /// Does no other Slice use the memory? Then the owner may fill it anew.
   bool is_sole_user() const { return block_ != nullptr && block_->users() == 1; }
   Bytes bytes() const { return {data_, size_}; }

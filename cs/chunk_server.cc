@@ -19,6 +19,8 @@ Chunk_server::Chunk_server(Clock& clock, Network& network, Disk& disk, Disk& jou
   incarnation_ = {static_cast<std::uint32_t>(random.next()) | 1u};
   options_.store.salt = options_.identity.salt;
   store_ = std::make_unique<Store>(clock, disk, journal_disk, log, options_.store);
+  store_->pool().set_large_source(
+      [&network](std::size_t bytes) { return network.take_payload(bytes); });
   store_->set_on_progress([this] { made_progress(); });
 }
 
@@ -103,6 +105,9 @@ void Chunk_server::dispatch(Connection_id connection, Role role, Message& messag
       break;
     case Operation::control:
       return handle_control(connection, role, message);
+    case Operation::share:
+    case Operation::give_back:
+      break;  // the network's own
   }
   answer(connection, message.header, Errc::refused);
 }

@@ -140,6 +140,7 @@ Runtime_options runtime_options(Options const& options, cs::Repository_identity 
   made.identity.encryption = options.encrypt;
   made.cpu_affinity = options.cpu_affinity;
   made.busy_poll_us = options.busy_poll_us;
+  made.shared_payload_bytes = daemon_shared_payload_bytes;
   return made;
 }
 

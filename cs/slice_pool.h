@@ -2,7 +2,8 @@
 // them.
 #pragma once
 
-#include <array>
+#include <functional>
+#include <utility>
 #include <vector>
 
 #include "core/buffer.h"
@@ -21,6 +22,8 @@ class Slice_pool {
   Slice_pool(Slice_pool const&) = delete;
   Slice_pool& operator=(Slice_pool const&) = delete;
 
+  /// `take`: memory for a large slice, or an empty one; then the pool's own is used.
+  void set_large_source(std::function<Slice(std::size_t)> take) { take_ = std::move(take); }
   /// `size` uninitialised bytes, 64-byte aligned.
   Slice take(std::size_t size) {
     if (size > shared_max) return take_large(size);
@@ -64,6 +67,7 @@ class Slice_pool {
     small_[next_] = current_;
   }
   Slice take_large(std::size_t size) {
+    if (Slice taken = take_ ? take_(size) : Slice(); !taken.empty()) return taken;
     if (size <= large_size) {
       for (Block* block : large_) {
         if (block->users() == 1) return {block, block->data(), size};
@@ -76,6 +80,7 @@ class Slice_pool {
     return Slice::allocate(size);
   }
 
+  std::function<Slice(std::size_t)> take_;
   std::vector<Block*> small_;
   std::vector<Block*> large_;
   Block* current_ = nullptr;

@@ -56,6 +56,12 @@ class Network {
   /// unknown connection swallows it; one that is being made keeps it until it is connected.
   /// Messages of one connection arrive in order or not at all.
   virtual void send(Connection_id connection, Message message) = 0;
+  /// Memory for a payload of `bytes` that send() may pass without copying it. Empty: it has none
+  /// such now, any other memory does.
+  virtual Slice take_payload(std::size_t bytes) {
+    static_cast<void>(bytes);
+    return {};
+  }
   /// Drops the connection and what is queued on it; no on_disconnected follows.
   virtual void close(Connection_id connection) = 0;
   /// Bytes queued and not yet taken by the kernel: a sender's brake.

@@ -23,6 +23,9 @@ enum class Operation : std::uint16_t {
   repair = 6,  // client -> CS. meta = a Block_record a block, data = whole blocks: heal, reconcile
   table = 7,   // client/CS -> CS. reply: meta = a Block_record a block of the asked range
   pull = 8,    // CS -> CS. like read, reply: meta = a Block_record a block, data = whole blocks
+  // Between the two ends of a unix socket, never seen by a role: core/net/shared_memory.h.
+  share = 9,       // request_id = size of the memory whose descriptor comes with it
+  give_back = 10,  // request_id = ticket of a reference that is not used any more
 };
 
 /// State of one block of one replica, as table, pull and repair carry it. 16 bytes, little endian.
@@ -66,21 +69,32 @@ inline constexpr std::uint32_t data_bytes_max = 4u << 20;   // one data operatio
 /// Largest message from a peer that has not yet proved the key.
 inline constexpr std::uint32_t unauthenticated_bytes_max = 16u << 10;
 
+/// What stands for the data part of a message whose data lies in shared memory.
+struct Shared_reference {
+  std::uint64_t offset = 0;  // in the sender's memory
+  std::uint32_t size = 0;    // bytes
+  std::uint32_t ticket = 0;  // given back when the receiver needs the bytes no more
+};
+inline constexpr std::size_t shared_reference_bytes = 16;
+
 /// What decode_header finds: the header and the sizes of the parts that follow it on the wire.
 struct Framed_header {
   Header header;
   std::uint32_t meta_bytes = 0;
   std::uint32_t data_bytes = 0;
+  bool is_shared = false;  // the data part is a Shared_reference
 };
 
 using Header_bytes = std::array<std::byte, header_bytes>;
 
 /// Encodes `header` for parts of the given sizes, with its CRC.
 void encode_header(Header const& header, std::uint32_t meta_size, std::uint32_t data_size,
-                   std::byte* to);
+                   std::byte* to, bool is_shared = false);
+void encode_reference(Shared_reference const& reference, std::byte* to);
+Shared_reference decode_reference(std::byte const* from);
 
-/// Decodes 64 bytes. Errors: bad_request (magic, CRC, unknown operation, sizes over the limits,
-/// offset or length not in whole blocks). Source: core/format.md.
+/// Decodes 64 bytes. Errors: bad_request (magic, CRC, unknown operation or flag, sizes over the
+/// limits, offset or length not in whole blocks). Source: core/format.md.
 Result<Framed_header> decode_header(std::byte const* from);
 
 }  // namespace pstorage

@@ -69,7 +69,8 @@ Slice Receive_buffer::part(std::size_t at, std::size_t bytes) const {
 void Receive_buffer::begin_large(std::size_t bytes) {
   auto const there = view();
   PS_ASSERT(!in_large() && bytes > there.size());
-  large_ = Slice::allocate(bytes);
+  if (take_) large_ = take_(bytes);
+  if (large_.empty()) large_ = Slice::allocate(bytes);
   large_filled_ = there.size();
   if (!there.empty()) std::memcpy(large_.data(), there.data(), there.size());
   skip(there.size());

@@ -5,6 +5,8 @@
 
 #include <array>
 #include <cstddef>
+#include <functional>
+#include <utility>
 
 #include "core/buffer.h"
 
@@ -19,6 +21,10 @@ inline constexpr std::size_t large_payload_bytes = 64u << 10;
 /// Thread: the owner's loop. Use: prepare(), receive, commit(); take what is complete; again.
 class Receive_buffer {
  public:
+  /// `take`: memory for a large payload of so many bytes, or an empty slice.
+  using Take_large = std::function<Slice(std::size_t bytes)>;
+  explicit Receive_buffer(Take_large take = nullptr) : take_(std::move(take)) {}
+
   struct Buffers {
     std::array<Mutable_bytes, 2> parts;
     std::size_t count = 0;
@@ -55,6 +61,7 @@ class Receive_buffer {
 
   void make_room();
 
+  Take_large take_;
   Slice block_;  // taken up to begin_, filled up to end_
   std::size_t begin_ = 0;
   std::size_t end_ = 0;

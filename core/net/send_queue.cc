@@ -19,18 +19,45 @@ constexpr std::size_t inline_meta_bytes = Send_queue::head_bytes_max - header_by
 void Send_queue::push(Message message) {
   PS_ASSERT(message.meta.size() <= meta_bytes_max && message.data.size() <= data_bytes_max);
   Entry& entry = entries_.emplace_back();
-  auto const meta_size = message.meta.size();
-  encode_header(message.header, static_cast<std::uint32_t>(meta_size),
+  encode_header(message.header, static_cast<std::uint32_t>(message.meta.size()),
                 static_cast<std::uint32_t>(message.data.size()), entry.head.data());
   entry.head_bytes = header_bytes;
-  if (meta_size > 0 && meta_size <= inline_meta_bytes) {
-    std::memcpy(entry.head.data() + header_bytes, message.meta.data(), meta_size);
-    entry.head_bytes += meta_size;
-  } else {
-    entry.first = std::move(message.meta);
-  }
+  take_meta(entry, std::move(message.meta));
   entry.second = std::move(message.data);
   bytes_ += entry.size();
+}
+
+void Send_queue::push(Message message, Shared_reference const& reference) {
+  PS_ASSERT(message.meta.size() <= meta_bytes_max);
+  Entry& entry = entries_.emplace_back();
+  encode_header(message.header, static_cast<std::uint32_t>(message.meta.size()),
+                shared_reference_bytes, entry.head.data(), true);
+  entry.head_bytes = header_bytes;
+  take_meta(entry, std::move(message.meta));
+  entry.second = Slice::allocate(shared_reference_bytes);
+  encode_reference(reference, entry.second.data());
+  bytes_ += entry.size();
+}
+
+void Send_queue::push(Header const& header, File_descriptor fd) {
+  Entry& entry = entries_.emplace_back();
+  encode_header(header, 0, 0, entry.head.data());
+  entry.head_bytes = header_bytes;
+  entry.fd = std::move(fd);
+  bytes_ += entry.size();
+}
+
+void Send_queue::take_meta(Entry& entry, Slice meta) {
+  if (meta.empty() || meta.size() > inline_meta_bytes) {
+    entry.first = std::move(meta);
+    return;
+  }
+  std::memcpy(entry.head.data() + entry.head_bytes, meta.data(), meta.size());
+  entry.head_bytes += meta.size();
+}
+
+int Send_queue::first_fd() const {
+  return first_ < entries_.size() && first_taken_ == 0 ? entries_[first_].fd.get() : -1;
 }
 
 void Send_queue::push(Bytes head, Slice first, Slice second) {
@@ -48,6 +75,7 @@ std::size_t Send_queue::gather(std::span<iovec> vector) const {
   std::size_t skip = first_taken_;
   for (std::size_t i = first_; i < entries_.size(); ++i) {
     Entry const& entry = entries_[i];
+    if (entry.fd && count > 0) return count;
     Bytes const parts[] = {
         {entry.head.data(), entry.head_bytes}, entry.first.bytes(), entry.second.bytes()};
     for (auto const& part : parts) {
@@ -57,6 +85,7 @@ std::size_t Send_queue::gather(std::span<iovec> vector) const {
       if (count == vector.size()) return count;
       vector[count++] = {const_cast<std::byte*>(part.data()) + skipped, part.size() - skipped};
     }
+    if (entry.fd) return count;
   }
   return count;
 }
@@ -69,6 +98,7 @@ void Send_queue::consume(std::size_t bytes) {
     first_taken_ -= entries_[first_].size();
     entries_[first_].first = {};
     entries_[first_].second = {};
+    entries_[first_].fd = {};
     ++first_;
   }
   if (first_ == entries_.size()) {

@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "core/disk/file_descriptor.h"
 #include "core/net/message.h"
 
 namespace pstorage {
@@ -20,13 +21,20 @@ class Send_queue {
 
   /// A message in the wire format of core/format.md.
   void push(Message message);
+  /// The same with its data replaced by `reference`.
+  void push(Message message, Shared_reference const& reference);
+  /// A header that takes `fd` along.
+  void push(Header const& header, File_descriptor fd);
   /// `head` is copied, the slices are kept until they are consumed.
   void push(Bytes head, Slice first = {}, Slice second = {});
 
   bool empty() const { return bytes_ == 0; }
   /// Bytes pushed and not consumed.
   std::size_t bytes() const { return bytes_; }
-  /// Fills `vector` with the next bytes in order; answers how many elements it used.
+  /// The descriptor that goes with the first byte gathered; -1: none.
+  int first_fd() const;
+  /// Fills `vector` with the next bytes in order; answers how many elements it used. What goes with
+  /// a descriptor is gathered alone.
   std::size_t gather(std::span<iovec> vector) const;
   /// The first `bytes` gathered bytes are gone.
   void consume(std::size_t bytes);
@@ -38,8 +46,11 @@ class Send_queue {
     std::size_t head_bytes;
     Slice first;
     Slice second;
+    File_descriptor fd;
     std::size_t size() const { return head_bytes + first.size() + second.size(); }
   };
+
+  void take_meta(Entry& entry, Slice meta);
 
   // A queue in a vector: emptied often, so it need not wrap and allocates only while it grows.
   std::vector<Entry> entries_;

@@ -175,7 +175,44 @@ Result<File_descriptor> accept_one(int listener) {
   return fd;
 }
 
-Received receive_some(int fd, std::span<Mutable_bytes const> parts) {
+namespace {
+
+using Descriptor_control = std::array<char, CMSG_SPACE(sizeof(int))>;
+
+/// recvmsg(2). More than one descriptor is more than the protocol has: the kernel closes the rest.
+ssize_t receive_with_descriptor(int fd, std::span<iovec> vector, File_descriptor& passed) {
+  alignas(cmsghdr) Descriptor_control control;
+  msghdr header{};
+  header.msg_iov = vector.data();
+  header.msg_iovlen = vector.size();
+  header.msg_control = control.data();
+  header.msg_controllen = control.size();
+  auto const got = ::recvmsg(fd, &header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  if (got < 0) return got;
+  auto const* const first = CMSG_FIRSTHDR(&header);
+  if (first == nullptr || first->cmsg_level != SOL_SOCKET || first->cmsg_type != SCM_RIGHTS ||
+      first->cmsg_len != CMSG_LEN(sizeof(int)))
+    return got;
+  int descriptor = -1;
+  std::memcpy(&descriptor, CMSG_DATA(first), sizeof descriptor);
+  passed = File_descriptor(descriptor);
+  return got;
+}
+
+void attach_descriptor(msghdr& header, Descriptor_control& control, int descriptor) {
+  control.fill(0);
+  header.msg_control = control.data();
+  header.msg_controllen = control.size();
+  auto* const first = CMSG_FIRSTHDR(&header);
+  first->cmsg_level = SOL_SOCKET;
+  first->cmsg_type = SCM_RIGHTS;
+  first->cmsg_len = CMSG_LEN(sizeof descriptor);
+  std::memcpy(CMSG_DATA(first), &descriptor, sizeof descriptor);
+}
+
+}  // namespace
+
+Received receive_some(int fd, std::span<Mutable_bytes const> parts, File_descriptor* passed) {
   std::array<iovec, 2> vector;
   PS_ASSERT(parts.size() <= vector.size());
   std::size_t offered = 0;
@@ -184,13 +221,18 @@ Received receive_some(int fd, std::span<Mutable_bytes const> parts) {
     offered += parts[i].size();
   }
   for (;;) {
-    auto const got = ::readv(fd, vector.data(), static_cast<int>(parts.size()));
+    auto const got = passed == nullptr
+                         ? ::readv(fd, vector.data(), static_cast<int>(parts.size()))
+                         : receive_with_descriptor(fd, {vector.data(), parts.size()}, *passed);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
       return {.bytes = 0, .drained = true, .closed = false, .error = {}};
     if (got < 0) return {.bytes = 0, .drained = true, .closed = false, .error = last_error()};
     auto const bytes = static_cast<std::size_t>(got);
-    return {.bytes = bytes, .drained = bytes < offered, .closed = bytes == 0, .error = {}};
+    // The kernel ends a read behind what a descriptor came with.
+    bool const is_cut = passed != nullptr && *passed;
+    return {
+        .bytes = bytes, .drained = bytes < offered && !is_cut, .closed = bytes == 0, .error = {}};
   }
 }
 
@@ -200,6 +242,9 @@ std::error_code send_queued(int fd, Send_queue& queue) {
     msghdr header{};
     header.msg_iov = vector.data();
     header.msg_iovlen = queue.gather(vector);
+    alignas(cmsghdr) Descriptor_control control;
+    if (int const descriptor = queue.first_fd(); descriptor >= 0)
+      attach_descriptor(header, control, descriptor);
     std::size_t offered = 0;
     for (std::size_t i = 0; i < header.msg_iovlen; ++i) offered += vector[i].iov_len;
     auto const sent = ::sendmsg(fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT);

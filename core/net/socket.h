@@ -42,8 +42,10 @@ struct Received {
   bool closed = false;   // the peer has ended it
   std::error_code error;
 };
-/// Reads once into `parts` (at most two), one behind the other.
-Received receive_some(int fd, std::span<Mutable_bytes const> parts);
+/// Reads once into `parts` (at most two), one behind the other. A unix socket: with `passed`, which
+/// gets the descriptor that came along, if one did.
+Received receive_some(int fd, std::span<Mutable_bytes const> parts,
+                      File_descriptor* passed = nullptr);
 /// Writes what is queued as far as the socket takes it now; what is left waits until it is
 /// writable. Errors: the connection is lost.
 std::error_code send_queued(int fd, Send_queue& queue);

@@ -106,6 +106,7 @@ void Socket_connection::close() {
   stage_ = Stage::dead;
   socket_.close();
   queue_.clear();
+  end_sharing();
   network_.remove(id_);
 }
 
@@ -119,6 +120,7 @@ void Socket_connection::fail(Failure why) {
   stage_ = Stage::failing;
   socket_.close();
   queue_.clear();
+  end_sharing();
   network_.loop_.post([self = shared_from_this(), why = std::move(why)] {
     if (self->stage_ != Stage::failing) return;  // closed by its owner meanwhile
     self->close();

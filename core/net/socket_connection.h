@@ -31,6 +31,9 @@ class Socket_connection final : public std::enable_shared_from_this<Socket_conne
   /// `address`: where it goes, or (accepted) where the listener is.
   Socket_connection(Socket_network& network, Connection_handler& handler, Address address,
                     bool is_server);
+  ~Socket_connection() override { end_sharing(); }
+  Socket_connection(Socket_connection const&) = delete;
+  Socket_connection& operator=(Socket_connection const&) = delete;
 
   void start_connect();
   void start_accepted(File_descriptor fd);
@@ -106,6 +109,16 @@ class Socket_connection final : public std::enable_shared_from_this<Socket_conne
   void finish_draining();
   void write_failed(std::error_code error);
 
+  // socket_share.cc
+  /// Queues `message` with a reference instead of its data, if the peer can see them.
+  bool show(Message& message);
+  // False: malformed.
+  bool take_share(Header const& header);
+  bool take_back(Header const& header);
+  bool take_shown(Message& message);
+  void give_back(std::uint32_t ticket);
+  void end_sharing();
+
   Socket_network& network_;
   Connection_handler& handler_;
   Address address_;
@@ -133,6 +146,13 @@ class Socket_connection final : public std::enable_shared_from_this<Socket_conne
   std::vector<std::byte> hello_bytes_;
   std::vector<std::byte> plain_out_;  // answers that go out before and instead of TLS
   std::size_t drained_ = 0;
+
+  bool shares_ = false;  // a unix socket, in clear
+  std::uint64_t shown_generation_ = 0;
+  std::vector<Slice> lent_;  // by ticket; what the peer may be looking at
+  std::vector<std::uint32_t> free_tickets_;
+  Shared_view* view_ = nullptr;
+  File_descriptor passed_;  // came along, not yet named by a message
 
   Frame_reader reader_;
   Send_queue queue_;

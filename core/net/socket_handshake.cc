@@ -99,6 +99,7 @@ bool Socket_connection::accept_hello_reply(Bytes message) {
 void Socket_connection::opened(proto::Hello const& hello, bool encrypted) {
   stage_ = Stage::open;
   encrypted_ = encrypted;
+  shares_ = address_.is_unix() && !encrypted;
   known_to_handler_ = true;
   if (!queue_.empty()) mark_dirty();  // sent while the connection was being made
   network_.authenticated(*this);

@@ -15,6 +15,7 @@ Socket_network::Socket_network(Event_loop& loop, Network_options options, Clock&
       options_(std::move(options)),
       clock_(clock),
       log_(log),
+      payloads_(options_.shared_payload_bytes),
       resolver_(std::make_unique<Resolver>(loop)) {}
 
 Socket_network::~Socket_network() {
@@ -128,6 +129,10 @@ void Socket_network::authenticated(Socket_connection& connection) {
 
 void Socket_network::send(Connection_id connection, Message message) {
   if (auto* const found = find(connection)) found->send(std::move(message));
+}
+
+Slice Socket_network::take_payload(std::size_t bytes) {
+  return payloads_.take(bytes).value_or(Slice());
 }
 
 void Socket_network::close(Connection_id connection) {

@@ -16,6 +16,7 @@
 #include "core/net/identity.h"
 #include "core/net/psk_tls.h"
 #include "core/net/rate_limit.h"
+#include "core/net/shared_memory.h"
 #include "core/net/turn_flusher.h"
 
 namespace pstorage {
@@ -35,6 +36,9 @@ struct Network_options {
   Duration connect_timeout = std::chrono::seconds(3);
   /// A peer that takes nothing while this much waits for it is cut off.
   std::size_t queued_bytes_max = 64u << 20;
+  /// Memory for payloads that peers on this host read in place, in whole 64 KiB; 0: they are
+  /// copied.
+  std::size_t shared_payload_bytes = 0;
 };
 
 /// Thread: the loop's. Callbacks to handlers come only from the loop, never from inside a call of
@@ -47,6 +51,7 @@ class Socket_network final : public Network, public Ticker, public Turn_flusher 
   Connection_id connect(Address const& to, Connection_handler& handler) override;
   Outcome<Address> listen(Address const& at, Connection_handler& handler) override;
   void send(Connection_id connection, Message message) override;
+  Slice take_payload(std::size_t bytes) override;
   void close(Connection_id connection) override;
   std::size_t queued_bytes(Connection_id connection) const override;
   void set_turn_hook(Turn_hook* hook) override { turn_hook_ = hook; }
@@ -77,6 +82,7 @@ class Socket_network final : public Network, public Ticker, public Turn_flusher 
   Network_options options_;
   Clock& clock_;
   Log& log_;
+  Payload_memory payloads_;
   std::unique_ptr<Resolver> resolver_;
   std::unique_ptr<Tls_context> tls_;  // made when first needed
   std::vector<std::shared_ptr<Socket_connection>> slots_;

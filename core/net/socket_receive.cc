@@ -12,7 +12,8 @@ Received Socket_connection::receive_once() {
     return receive_some(socket_.fd(), {&rest, 1});
   }
   auto const buffers = reader_.prepare();
-  return receive_some(socket_.fd(), {buffers.parts.data(), buffers.count});
+  return receive_some(socket_.fd(), {buffers.parts.data(), buffers.count},
+                      shares_ ? &passed_ : nullptr);
 }
 
 void Socket_connection::receive() {
@@ -50,15 +51,19 @@ void Socket_connection::receive_failed(bool closed, std::error_code error) {
 void Socket_connection::deliver() {
   Message message;
   while (stage_ == Stage::open) {
-    switch (reader_.next(message)) {
-      case Frame_reader::Next::more:
-        return;
-      case Frame_reader::Next::malformed:
-        return fail(failure(Errc::bad_request, "malformed message from " + peer_address_));
-      case Frame_reader::Next::message:
-        // May close this connection, or any other one.
-        handler_.on_message(id_, message);
+    auto const next = reader_.next(message);
+    if (next == Frame_reader::Next::more) return;
+    bool is_sane = next != Frame_reader::Next::malformed;
+    if (next == Frame_reader::Next::shared) is_sane = take_shown(message);
+    if (is_sane && message.header.operation == Operation::share) {
+      is_sane = take_share(message.header);
+    } else if (is_sane && message.header.operation == Operation::give_back) {
+      is_sane = take_back(message.header);
+    } else if (is_sane) {
+      handler_.on_message(id_, message);  // may close this connection, or any other one
     }
+    if (!is_sane)
+      return fail(failure(Errc::bad_request, "malformed message from " + peer_address_));
   }
 }
 

@@ -18,7 +18,7 @@ void Socket_connection::mark_dirty() {
 
 void Socket_connection::send(Message message) {
   if (stage_ > Stage::open) return;
-  queue_.push(std::move(message));
+  if (!show(message)) queue_.push(std::move(message));
   if (queue_.bytes() > network_.options_.queued_bytes_max)
     return fail(failure(Errc::unavailable, peer_address_ + " takes no messages: " +
                                                std::to_string(queue_.bytes() >> 20) +

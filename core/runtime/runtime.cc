@@ -42,6 +42,7 @@ Runtime::Implementation::Implementation(Runtime_options options, Log& log)
   network.connections_max = options_.connections_max;
   network.unauthenticated_max = options_.unauthenticated_max;
   network.handshake_timeout = options_.handshake_timeout;
+  network.shared_payload_bytes = options_.shared_payload_bytes;
   network_ = std::make_unique<Socket_network>(loop_, std::move(network), clock_, log_);
   tickers_.push_back(network_.get());
   flushers_.push_back(network_.get());

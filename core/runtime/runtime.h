@@ -16,6 +16,9 @@
 
 namespace pstorage {
 
+/// For daemons that move large payloads: what a deep queue of 1 MiB requests has under way.
+inline constexpr std::size_t daemon_shared_payload_bytes = 32u << 20;
+
 struct Runtime_options {
   Identity identity;
   int cpu_affinity = -1;      // CPU number; -1 = anywhere
@@ -23,6 +26,8 @@ struct Runtime_options {
   std::size_t connections_max = 4096;
   std::size_t unauthenticated_max = 128;
   Duration handshake_timeout = std::chrono::seconds(5);
+  /// Memory for large payloads that other processes on this host read in place; 0: they are copied.
+  std::size_t shared_payload_bytes = 0;
   bool handle_signals = true;  // SIGTERM and SIGINT end run()
 };
 

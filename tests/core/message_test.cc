@@ -53,6 +53,41 @@ TEST(Message, The_example_of_the_format_is_what_we_encode) {
   EXPECT_EQ(std::memcmp(bytes.data(), example, sizeof example), 0);
 }
 
+// core/format.md "Shared payloads": 1 MiB at 0x30000, ticket 2.
+constexpr unsigned char reference_example[] = {0x00, 0x00, 0x03, 0x00, 0x00, 0x00, 0x00, 0x00,
+                                               0x00, 0x00, 0x10, 0x00, 0x02, 0x00, 0x00, 0x00};
+
+TEST(Message, A_reference_to_shared_memory_takes_the_place_of_the_data) {
+  auto const reference = decode_reference(reinterpret_cast<std::byte const*>(reference_example));
+  EXPECT_EQ(reference.offset, 0x30000u);
+  EXPECT_EQ(reference.size, 1u << 20);
+  EXPECT_EQ(reference.ticket, 2u);
+  Send_queue queue;
+  Message message;
+  message.header = example_header();
+  message.meta = Slice::allocate(4);
+  store_le(message.meta.data(), std::uint32_t{7});
+  queue.push(std::move(message), reference);
+  ASSERT_EQ(queue.bytes(), header_bytes + 4 + shared_reference_bytes);
+  std::array<iovec, 4> vector;
+  auto const count = queue.gather(vector);
+  Frame_reader reader;
+  auto const to = reader.prepare().parts[0];
+  std::size_t filled = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    std::memcpy(to.data() + filled, vector[i].iov_base, vector[i].iov_len);
+    filled += vector[i].iov_len;
+  }
+  EXPECT_EQ(std::memcmp(to.data() + header_bytes + 4, reference_example, 16), 0);
+  reader.commit(filled);
+  Message got;
+  ASSERT_EQ(reader.next(got), Frame_reader::Next::shared);
+  EXPECT_EQ(reader.reference().offset, reference.offset);
+  EXPECT_EQ(got.header.chunk.value, 0x1122u);
+  EXPECT_EQ(load_le<std::uint32_t>(got.meta.data()), 7u);
+  EXPECT_TRUE(got.data.empty());
+}
+
 TEST(Message, Every_flipped_bit_is_refused) {
   Header_bytes bytes;
   encode_header(example_header(), 4, 4096, bytes.data());
@@ -76,8 +111,9 @@ TEST(Message, A_right_checksum_does_not_excuse_wrong_fields) {
   };
   EXPECT_TRUE(refused(0, message_magic + 1));
   EXPECT_TRUE(refused(4, std::uint16_t{0}));
-  EXPECT_TRUE(refused(4, std::uint16_t{9}));
-  EXPECT_TRUE(refused(6, std::uint16_t{2}));
+  EXPECT_TRUE(refused(4, std::uint16_t{11}));
+  EXPECT_TRUE(refused(6, std::uint16_t{2}));  // its data is no reference
+  EXPECT_TRUE(refused(6, std::uint16_t{4}));
   EXPECT_TRUE(refused(8, meta_bytes_max + 1));
   EXPECT_TRUE(refused(12, data_bytes_max + 1));
   EXPECT_TRUE(refused(40, std::uint32_t{1}));
@@ -92,8 +128,8 @@ TEST(Message, Random_headers_with_right_checksums_never_exceed_the_limits) {
     for (auto& byte : bytes) byte = static_cast<std::byte>(random());
     store_le(bytes.data(), message_magic);
     if (i % 2 == 0) {  // most fields right, so that the deeper checks are reached
-      store_le(bytes.data() + 4, static_cast<std::uint16_t>(random() % 10));
-      store_le(bytes.data() + 6, static_cast<std::uint16_t>(random() % 3));
+      store_le(bytes.data() + 4, static_cast<std::uint16_t>(random() % 12));
+      store_le(bytes.data() + 6, static_cast<std::uint16_t>(random() % 5));
     }
     seal(bytes);
     auto const framed = decode_header(bytes.data());
