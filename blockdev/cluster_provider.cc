@@ -61,7 +61,7 @@ void Cluster_provider::listed(std::shared_ptr<Listing> const& listing, std::stri
     auto const name = directory.empty() ? file.name() : directory + "/" + file.name();
     if (file.type() == proto::TYPE_DIRECTORY)
       listing->directories.push_back(name);
-    else if (listing->found.size() < volumes_max)
+    else if (file.type() == proto::TYPE_FILE && listing->found.size() < volumes_max)
       listing->found.push_back({name, file.size()});
   }
   list_next(listing);

@@ -10,6 +10,8 @@ namespace {
 
 // Larger requests are cut: a CS answers others between two pieces, and a resend stays small.
 constexpr std::uint32_t piece_bytes_max = 1u << 20;
+// Of a file that grows: the MDS takes no larger size.
+constexpr std::uint64_t file_bytes_max = 1ull << 50;
 
 constexpr std::uint64_t round_down(std::uint64_t value) {
   return value / block_bytes * block_bytes;
@@ -50,12 +52,14 @@ Slice joined(std::vector<Slice> const& parts, std::size_t size) {
 
 }  // namespace
 
-File_volume::File_volume(Volume_host& host, std::string path, proto::Lease const& lease)
+File_volume::File_volume(Volume_host& host, std::string path, proto::Lease const& lease, bool grows)
     : host_(host),
       path_(std::move(path)),
       file_{lease.file().id()},
       epoch_{lease.epoch()},
-      size_(lease.file().size()),
+      size_(grows || lease.shared() ? file_bytes_max : lease.file().size()),
+      shared_(lease.shared()),
+      grows_(grows),
       chunk_bytes_(lease.file().attributes().chunk_size()),
       replicas_min_(std::max(1u, lease.file().attributes().replicas_min())) {
   PS_ASSERT(chunk_bytes_ >= block_bytes && chunk_bytes_ % block_bytes == 0);

@@ -37,7 +37,9 @@ struct Volume_counters {
 
 class File_volume final : public Volume, private Chunk_host, private Cs_link_user {
  public:
-  File_volume(Volume_host& host, std::string path, proto::Lease const& lease);
+  /// `grows`: any offset may be written, chunks behind the size are allocated; whoever opened it
+  /// keeps the size.
+  File_volume(Volume_host& host, std::string path, proto::Lease const& lease, bool grows = false);
   ~File_volume() override;
   File_volume(File_volume const&) = delete;
   File_volume& operator=(File_volume const&) = delete;
@@ -45,6 +47,9 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   /// The take-over: every reachable CS of the file stores the epoch, the others are dropped.
   /// Serves only after `done` was called with success. Source: DESIGN 4.
   void seal(std::function<void(Outcome<void>)> done);
+
+  /// Instead of seal(), where nothing is to be fenced: a new file, or one open for reading only.
+  void serve();
 
   std::uint64_t size_bytes() const override { return size_; }
   void set_size(std::uint64_t bytes) override { size_ = bytes; }
@@ -56,7 +61,9 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void flush(Done done) override;
   void extents(std::uint64_t offset, std::uint64_t length, std::size_t extents_max,
                Extents_done done) override;
-  void close(Done done) override;
+  void close(Done done) override { close_with({}, std::move(done)); }
+  /// As close(); the inode is changed with it, when the flush succeeds.
+  void close_with(proto::Inode_change change, Done done);
   std::string waiting_reason() const override;
 
   File_id id() const { return file_; }
@@ -65,6 +72,8 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   /// until then a former writer might still reach it, and this one sees what it did.
   std::size_t unsealed() const { return unsealed_; }
   bool is_dead() const { return dead_ != Errc::ok; }
+  std::uint64_t mapped_chunks() const;
+  bool is_shared() const { return shared_; }
   Volume_counters const& counters() const { return counters_; }
   /// A push or an answer of the MDS about this file.
   void adopt_map(proto::File_map const& map);
@@ -158,6 +167,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void answer_flushes();
 
   // Take-over: file_seal.cc.
+  void join_newcomers();
   void advance_sealing();
   void send_seal(Cs_id cs);
   void seal_answered(Cs_id cs, Message& reply);
@@ -168,6 +178,8 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   File_id const file_;
   Epoch const epoch_;
   std::uint64_t size_;
+  bool const shared_;
+  bool const grows_;
   std::uint32_t const chunk_bytes_;
   std::uint32_t replicas_min_;  // set-attr may change it
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

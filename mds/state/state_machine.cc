@@ -38,13 +38,15 @@ Applied dispatch(Context& context, Mds_request const& request, proto::Mds_reply&
     case Mds_request::kCreate:
       return apply_create(context, request.create(), reply);
     case Mds_request::kRemove:
-      return apply_remove(context, request.remove());
+      return apply_remove(context, request.remove(), reply);
     case Mds_request::kRename:
-      return apply_rename(context, request.rename());
+      return apply_rename(context, request.rename(), reply);
     case Mds_request::kLink:
-      return apply_link(context, request.link());
+      return apply_link(context, request.link(), reply);
     case Mds_request::kSetAttributes:
       return apply_set_attributes(context, request.set_attributes(), reply);
+    case Mds_request::kSetInode:
+      return apply_set_inode(context, request.set_inode(), reply);
     case Mds_request::kResize:
       return apply_resize(context, request.resize(), reply);
     case Mds_request::kOpenFile:
