@@ -1,29 +1,32 @@
 #include "blockdev/cluster_provider.h"
 
 #include <algorithm>
+#include <charconv>
 
 namespace pstorage::nbd {
+namespace {
+
+/// What a ploop volume says about its size where nobody has to look into it; 0: nothing.
+std::uint64_t noted_size(proto::File const& file) {
+  auto const found = file.properties().find(volume::size_property);
+  std::uint64_t size = 0;
+  if (found == file.properties().end()) return 0;
+  auto const& text = found->second;
+  auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), size);
+  return error == std::errc{} && end == text.data() + text.size() ? size : 0;
+}
+
+}  // namespace
 
 struct Cluster_provider::Listing {
-  std::vector<std::string> directories;  // below root, still to be listed
+  std::vector<std::string> directories;  // below the root, still to be listed
   std::vector<Volume_description> found;
   List_done done;
 };
 
-Outcome<std::string> volume_path(std::string const& name) {
-  auto const bad = failure(Errc::not_found, "there is no volume '" + name + "'");
-  if (name.empty()) return bad;
-  for (std::size_t from = 0; from <= name.size();) {
-    auto const to = std::min(name.find('/', from), name.size());
-    auto const part = name.substr(from, to - from);
-    if (part.empty() || part == "." || part == "..") return bad;
-    from = to + 1;
-  }
-  return Cluster_provider::root + ("/" + name);
-}
-
-Cluster_provider::Cluster_provider(client::Cluster& cluster, Executor& executor, Duration patience)
-    : cluster_(cluster), executor_(executor), patience_(patience) {}
+Cluster_provider::Cluster_provider(client::Cluster& cluster, volume::Volume_opener& opener,
+                                   Executor& executor, Duration patience)
+    : cluster_(cluster), opener_(opener), executor_(executor), patience_(patience) {}
 
 Cluster_provider::~Cluster_provider() { *alive_ = false; }
 
@@ -43,7 +46,8 @@ void Cluster_provider::list_next(std::shared_ptr<Listing> const& listing) {
   }
   auto const directory = std::move(listing->directories.back());
   listing->directories.pop_back();
-  auto const path = directory.empty() ? std::string(root) : std::string(root) + "/" + directory;
+  auto const root = std::string(volume::volumes_root);
+  auto const path = directory.empty() ? root : root + "/" + directory;
   cluster_.list(
       path, patience_,
       [this, listing, directory, alive = alive_](Outcome<std::vector<proto::File>> files) {
@@ -57,50 +61,73 @@ void Cluster_provider::list_next(std::shared_ptr<Listing> const& listing) {
 
 void Cluster_provider::listed(std::shared_ptr<Listing> const& listing, std::string const& directory,
                               std::vector<proto::File> const& files) {
+  bool const is_disk =
+      !directory.empty() && std::any_of(files.begin(), files.end(), [](proto::File const& file) {
+        return file.name() == volume::descriptor_file;
+      });
+  auto const add = [&](std::string const& name, std::uint64_t size) {
+    if (listing->found.size() < volumes_max) listing->found.push_back({name, size, false});
+  };
+  if (is_disk) {
+    add(directory, 0);
+    return list_next(listing);
+  }
   for (auto const& file : files) {
+    if (file.name().starts_with('.')) continue;
     auto const name = directory.empty() ? file.name() : directory + "/" + file.name();
-    if (file.type() == proto::TYPE_DIRECTORY)
+    if (file.type() == proto::TYPE_FILE)
+      add(name, file.size());
+    else if (file.properties().contains(volume::format_property))
+      add(name, noted_size(file));
+    else if (file.type() == proto::TYPE_DIRECTORY)
       listing->directories.push_back(name);
-    else if (file.type() == proto::TYPE_FILE && listing->found.size() < volumes_max)
-      listing->found.push_back({name, file.size()});
   }
   list_next(listing);
 }
 
 void Cluster_provider::describe(std::string const& name, Describe_done done) {
-  auto const path = volume_path(name);
-  if (!path) {
-    executor_.defer([alive = alive_, done = std::move(done), why = path.error()] {
-      if (*alive) done(why);
+  auto const parsed = volume::parse_volume_name(name);
+  if (!parsed.has_value()) {
+    executor_.defer([name, alive = alive_, done = std::move(done)] {
+      if (*alive) done(failure(Errc::not_found, "there is no volume '" + name + "'"));
     });
     return;
   }
+  if (!parsed.value().snapshot.empty()) return describe_disk(parsed.value(), std::move(done));
   proto::Mds_request request;
-  request.mutable_lookup()->set_path(path.value());
+  request.mutable_lookup()->set_path(parsed.value().path());
   cluster_.mds().call(
       std::move(request), patience_,
       [name, alive = alive_, done = std::move(done)](Outcome<proto::Mds_reply> const& answer) {
         if (!*alive) return;
         if (!answer) return done(answer.error());
         auto const& file = answer.value().file();
-        if (file.type() == proto::TYPE_DIRECTORY)
-          return done(failure(Errc::is_directory, "'" + name + "' is a directory of volumes"));
-        done(Volume_description{name, file.size()});
+        if (file.type() == proto::TYPE_FILE)
+          return done(Volume_description{name, file.size(), false});
+        if (auto const size = noted_size(file); size != 0)
+          return done(Volume_description{name, size, false});
+        done(failure(Errc::is_directory, "'" + name + "' is a directory of volumes"));
+      });
+}
+
+/// Only whoever opens a snapshot knows how large it is.
+void Cluster_provider::describe_disk(volume::Volume_name const& name, Describe_done done) {
+  auto const text = name.name + "@" + name.snapshot;
+  volume::open_parts(
+      cluster_, executor_, name, patience_,
+      [this, text, alive = alive_, done = std::move(done)](Outcome<volume::Disk_parts> parts) {
+        if (!*alive) return;
+        if (!parts.has_value()) return done(parts.error());
+        Volume_description const found{text, parts.value().disk->size_bytes(), true};
+        // It goes outside its own callbacks.
+        executor_.defer([gone = std::make_shared<volume::Disk_parts>(std::move(parts).value())] {});
+        done(found);
       });
 }
 
 void Cluster_provider::open(std::string const& name, Open_done done) {
-  auto const path = volume_path(name);
-  if (!path) {
-    executor_.defer([alive = alive_, done = std::move(done), why = path.error()] {
-      if (*alive) done(why);
-    });
-    return;
-  }
-  client::Open_options options;
-  options.patience = patience_;
-  cluster_.open(
-      path.value(), options,
+  opener_.open(
+      name, patience_,
       [alive = alive_, done = std::move(done)](Outcome<std::unique_ptr<client::Volume>> volume) {
         if (*alive) done(std::move(volume));
       });

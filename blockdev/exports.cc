@@ -58,7 +58,8 @@ void Exports::list(List_done done) {
   for (auto const& name : named_) {
     auto const found = exports_.find(name);
     bool const open = found != exports_.end() && found->second.volume;
-    result.push_back({name, open ? found->second.volume->size_bytes() : 0});
+    result.push_back({name, open ? found->second.volume->size_bytes() : 0,
+                      open && found->second.volume->is_read_only()});
   }
   done(std::move(result));
 }
@@ -68,7 +69,8 @@ void Exports::describe(std::string const& name, Describe_done done) {
   if (!real) return done(real.error());
   auto const found = exports_.find(real.value());
   if (found != exports_.end() && found->second.volume)
-    return done(Volume_description{real.value(), found->second.volume->size_bytes()});
+    return done(Volume_description{real.value(), found->second.volume->size_bytes(),
+                                   found->second.volume->is_read_only()});
   provider_.describe(real.value(), [alive = alive_, done = std::move(done)](auto volume) {
     if (*alive) done(std::move(volume));
   });

@@ -111,11 +111,17 @@ class Service {
         cluster_(runtime.clock(), runtime.network(), runtime.random(), runtime.log(),
                  runtime.executor(), std::move(cluster)),
         ticker_(cluster_),
-        provider_(cluster_, runtime.executor(), std::chrono::seconds(options.wait_seconds)),
+        opener_(cluster_, runtime.executor(), runtime.clock(), runtime.log()),
+        provider_(cluster_, opener_, runtime.executor(),
+                  std::chrono::seconds(options.wait_seconds)),
         server_(runtime, provider_, server_options(options)) {
     runtime_.add_ticker(ticker_);
+    runtime_.add_ticker(opener_);
   }
-  ~Service() { runtime_.remove_ticker(ticker_); }
+  ~Service() {
+    runtime_.remove_ticker(opener_);
+    runtime_.remove_ticker(ticker_);
+  }
   Service(Service const&) = delete;
   Service& operator=(Service const&) = delete;
 
@@ -178,6 +184,7 @@ class Service {
   Runtime& runtime_;
   client::Cluster cluster_;
   Cluster_ticker ticker_;
+  volume::Volume_opener opener_;
   Cluster_provider provider_;
   Nbd_server server_;
   std::optional<Deadline> deadline_;
@@ -185,7 +192,7 @@ class Service {
 
 Outcome<void> serve(Options options, cli::Daemon_start& start) {
   PS_TRY(options.cluster, cluster_name(options.cluster));
-  for (auto const& volume : options.volumes) PS_CHECK(volume_path(volume));
+  for (auto const& volume : options.volumes) PS_CHECK(volume::parse_volume_name(volume));
   PS_TRY(auto servers, bootstrap_list(options.cluster, options.servers));
   PS_TRY(auto key, load_key(key_path(options.cluster)));
   PS_TRY(auto const host, host_id(true));

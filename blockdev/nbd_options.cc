@@ -11,8 +11,9 @@ constexpr std::uint16_t export_flags = can_has_flags | can_flush | can_fua | can
                                        can_write_zeroes | can_multi_conn | can_cache |
                                        can_fast_zero;
 
-std::uint16_t transmission_flags(bool structured) {
-  return static_cast<std::uint16_t>(export_flags | (structured ? can_df : 0));
+std::uint16_t transmission_flags(bool structured, bool read_only) {
+  return static_cast<std::uint16_t>(export_flags | (structured ? can_df : 0) |
+                                    (read_only ? can_read_only : 0));
 }
 
 bool selects_allocation(std::string const& query) { return query == allocation_name; }
@@ -142,7 +143,7 @@ void Nbd_session::export_name_acquired(Outcome<client::Volume*> volume) {
   } else if (volume) {
     begin_transmission(volume.value());
     Encoder<10> head;
-    head.put(size_).put(transmission_flags(structured_));
+    head.put(size_).put(transmission_flags(structured_, volume.value()->is_read_only()));
     output_.push(head.bytes());
     if (!no_zeroes_) {
       static constexpr std::array<std::byte, 124> zeroes{};
@@ -193,20 +194,19 @@ void Nbd_session::take_info(Slice const& data, bool go) {
                       if (!volume) {
                         reply_failure(volume.error());
                       } else {
-                        describe_export(asked, volume.value().name, volume.value().size_bytes);
+                        describe_export(asked, volume.value());
                         reply_option(Option_answer::ack);
                       }
                       option_done();
                     });
 }
 
-void Nbd_session::describe_export(Info_request const& request, std::string const& name,
-                                  std::uint64_t size) {
-  Encoder<12> about;
-  about.put(static_cast<std::uint16_t>(Info::export_size))
-      .put(size)
-      .put(transmission_flags(structured_));
-  reply_option(Option_answer::info, about.bytes());
+void Nbd_session::describe_export(Info_request const& request, Volume_description const& about) {
+  Encoder<12> head;
+  head.put(static_cast<std::uint16_t>(Info::export_size))
+      .put(about.size_bytes)
+      .put(transmission_flags(structured_, about.is_read_only));
+  reply_option(Option_answer::info, head.bytes());
   Encoder<14> blocks;
   blocks.put(static_cast<std::uint16_t>(Info::block_size))
       .put(std::uint32_t{1})
@@ -217,7 +217,7 @@ void Nbd_session::describe_export(Info_request const& request, std::string const
   if (std::find(request.infos.begin(), request.infos.end(), name_wanted) != request.infos.end()) {
     Encoder<2> kind;
     kind.put(name_wanted);
-    reply_option(Option_answer::info, kind.bytes(), Slice::copy_of(as_bytes(name)));
+    reply_option(Option_answer::info, kind.bytes(), Slice::copy_of(as_bytes(about.name)));
   }
 }
 
@@ -229,7 +229,8 @@ void Nbd_session::go_acquired(Info_request const& request, Outcome<client::Volum
   } else {
     // A context that was selected for another export does not count here.
     meta_context_ = meta_context_ && meta_export_ == request.name;
-    describe_export(request, request.name, volume.value()->size_bytes());
+    describe_export(request,
+                    {request.name, volume.value()->size_bytes(), volume.value()->is_read_only()});
     reply_option(Option_answer::ack);
     begin_transmission(volume.value());
   }

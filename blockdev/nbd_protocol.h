@@ -56,6 +56,7 @@ enum class Info : std::uint16_t { export_size = 0, name = 1, description = 2, bl
 
 // Transmission flags: what an export can do.
 inline constexpr std::uint16_t can_has_flags = 1 << 0;
+inline constexpr std::uint16_t can_read_only = 1 << 1;  // it is read-only
 inline constexpr std::uint16_t can_flush = 1 << 2;
 inline constexpr std::uint16_t can_fua = 1 << 3;
 inline constexpr std::uint16_t can_trim = 1 << 5;

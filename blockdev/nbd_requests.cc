@@ -93,6 +93,9 @@ Error Nbd_session::check(Request_header const& header) const {
   if ((header.flags & ~allowed_flags(command, structured_)) != 0) return Error::invalid;
   if (command == Command::flush)
     return header.offset == 0 && header.length == 0 ? Error::none : Error::invalid;
+  bool const changes =
+      command == Command::write || command == Command::write_zeroes || command == Command::trim;
+  if (changes && volume_->is_read_only()) return Error::perm;
   if (!in_bounds(header.offset, header.length, size_)) {
     bool const writes = command == Command::write || command == Command::write_zeroes;
     return writes ? Error::no_space : Error::invalid;

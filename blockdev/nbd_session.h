@@ -96,7 +96,7 @@ class Nbd_session {
   void export_name_acquired(Outcome<client::Volume*> volume);
   void take_list(Slice const& data);
   void take_info(Slice const& data, bool go);
-  void describe_export(Info_request const& request, std::string const& name, std::uint64_t size);
+  void describe_export(Info_request const& request, Volume_description const& about);
   void go_acquired(Info_request const& request, Outcome<client::Volume*> volume);
   void take_meta(Slice const& data, bool set);
   void answer_meta(Meta_request const& request, bool set);

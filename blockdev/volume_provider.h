@@ -16,6 +16,7 @@ namespace pstorage::nbd {
 struct Volume_description {
   std::string name;  // export name
   std::uint64_t size_bytes = 0;
+  bool is_read_only = false;
 };
 
 using List_done = std::function<void(Outcome<std::vector<Volume_description>>)>;

@@ -17,11 +17,13 @@ constexpr std::size_t told_sizes_max = 1u << 18;
 }  // namespace
 
 File_system::File_system(client::Cluster& cluster, Clock& clock, Log& log,
-                         Mount_options const& options, std::function<void(File_id)> on_lost)
+                         Mount_options const& options, std::function<void(File_id)> on_lost,
+                         Disk_view& disks)
     : cluster_(cluster),
       clock_(clock),
       log_(log),
       options_(options),
+      disks_(disks),
       environment_{cluster, clock, log, options.busy_patience, std::move(on_lost)} {
   cluster_.set_wanted_handler([this](proto::Lease_wanted const& one) { wanted(one); });
 }

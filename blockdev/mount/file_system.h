@@ -12,6 +12,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "blockdev/mount/disk_view.h"
 #include "blockdev/mount/names.h"
 #include "blockdev/mount/open_file.h"
 
@@ -26,12 +27,13 @@ struct Mount_options {
 class File_system final : public Ticker {
  public:
   File_system(client::Cluster& cluster, Clock& clock, Log& log, Mount_options const& options,
-              std::function<void(File_id)> on_lost);
+              std::function<void(File_id)> on_lost, Disk_view& disks);
   ~File_system() override;
   File_system(File_system const&) = delete;
   File_system& operator=(File_system const&) = delete;
 
   static fuse_lowlevel_ops operations();
+  Disk_view& disks() { return disks_; }
 
   /// Flushes everything, gives all leases back, then calls `done`.
   void stop(std::function<void()> done);
@@ -115,6 +117,7 @@ class File_system final : public Ticker {
   Clock& clock_;
   Log& log_;
   Mount_options const options_;
+  Disk_view& disks_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
   File_environment environment_;
   std::map<File_id, std::unique_ptr<Open_file>> files_;

@@ -2,10 +2,12 @@
 
 #include <grp.h>
 #include <pwd.h>
-#include <sys/mman.h>
+#include <sys/prctl.h>
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
 #include <charconv>
+#include <cstring>
 #include <filesystem>
 #include <iostream>
 #include <optional>
@@ -117,16 +119,21 @@ std::string mount_options(Options const& options) {
 class Service {
  public:
   Service(Options const& options, Defaults const& defaults, Runtime& runtime,
-          client::Cluster_options cluster)
+          client::Cluster_options const& cluster_options)
       : options_(options),
         runtime_(runtime),
         cluster_(runtime.clock(), runtime.network(), runtime.random(), runtime.log(),
-                 runtime.executor(), std::move(cluster)),
-        ticker_(*this),
-        files_(cluster_, runtime.clock(), runtime.log(),
-               {defaults, std::chrono::seconds(options.wait_seconds)},
-               [this](File_id file) { drop_pages(file); }),
-        port_(runtime.implementation().loop(), [this] { ended(); }) {
+                 runtime.executor(), cluster_options),
+        disk_cluster_(runtime.clock(), runtime.network(), runtime.random(), runtime.log(),
+                      runtime.executor(), disk_options(cluster_options)),
+        disks_(disk_cluster_, runtime.executor(), runtime.clock(), runtime.log(), defaults,
+               std::chrono::seconds(options.wait_seconds)),
+        files_(
+            cluster_, runtime.clock(), runtime.log(),
+            {defaults, std::chrono::seconds(options.wait_seconds)},
+            [this](File_id file) { drop_pages(file); }, disks_),
+        port_(runtime.implementation().loop(), [this] { ended(); }),
+        ticker_(*this) {
     runtime_.add_ticker(ticker_);
   }
   ~Service() { runtime_.remove_ticker(ticker_); }
@@ -156,6 +163,11 @@ class Service {
   }
 
  private:
+  static client::Cluster_options disk_options(client::Cluster_options options) {
+    options.session.name += " .disks";
+    return options;
+  }
+
   void fail(Failure const& why) {
     result_ = why;
     runtime_.stop();
@@ -166,7 +178,7 @@ class Service {
     if (stop_at_) return;
     runtime_.log().info("unmounted; flushing");
     stop_at_ = runtime_.clock().now() + stop_patience;
-    files_.stop([this] { close_session(); });
+    disks_.stop([this] { files_.stop([this] { close_session(); }); });
   }
 
   void close_session() {
@@ -180,7 +192,9 @@ class Service {
 
   void tick() {
     cluster_.on_tick();
+    disk_cluster_.on_tick();
     files_.on_tick();
+    disks_.on_tick();
     if (!stop_at_ || runtime_.clock().now() < *stop_at_) return;
     fail(failure(Errc::timed_out,
                  "stopped without flushing everything: the cluster does not answer"));
@@ -206,10 +220,12 @@ class Service {
   Options const& options_;
   Runtime& runtime_;
   client::Cluster cluster_;
-  Service_ticker ticker_;
+  client::Cluster disk_cluster_;
   fuse_lowlevel_ops operations_ = File_system::operations();
+  Disk_view disks_;
   File_system files_;
   Fuse_port port_;
+  Service_ticker ticker_;
   Outcome<void> result_ = success();
   std::optional<Time_point> stop_at_;
 };
@@ -258,7 +274,12 @@ Outcome<void> serve(Options options, cli::Daemon_start& start) {
     if (auto saved = save_bootstrap_list(name, all); !saved.has_value())
       log->warn("cannot note the metadata servers", {{"reason", saved.error().text}});
   };
-  Service service(options, defaults, runtime, std::move(cluster));
+  // A loop device on one of our files writes back when memory is short: that must not wait for us.
+  // Refused without CAP_SYS_RESOURCE; then there is only less memory for it.
+  if (::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) != 0)
+    log->debug("the kernel does not take this process for one that writes back",
+               {{"reason", std::string(std::strerror(errno))}});
+  Service service(options, defaults, runtime, cluster);
   return service.run(start);
 }
 

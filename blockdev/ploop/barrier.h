@@ -16,7 +16,11 @@ class Barrier {
   /// `on_start` is called before each flush; `on_end` after it, before those who waited.
   Barrier(Image_store& store, std::function<void()> on_start,
           std::function<void(Result<void> const&)> on_end)
-      : store_(store), on_start_(std::move(on_start)), on_end_(std::move(on_end)) {}
+      : store_(&store), on_start_(std::move(on_start)), on_end_(std::move(on_end)) {}
+
+  /// Another store from now on. Nobody waits.
+  void set_store(Image_store& store) { store_ = &store; }
+  bool is_idle() const { return under_way_.empty() && waiting_.empty(); }
 
   /// Calls `done` when everything answered before this call is durable.
   void wait(Done done) {
@@ -28,7 +32,7 @@ class Barrier {
   void start() {
     under_way_.swap(waiting_);
     on_start_();
-    store_.flush([this](Result<void> const& result) {
+    store_->flush([this](Result<void> const& result) {
       auto const done = std::exchange(under_way_, {});
       if (!result && !failed_) failed_ = result.error();
       on_end_(result);
@@ -37,7 +41,7 @@ class Barrier {
     });
   }
 
-  Image_store& store_;
+  Image_store* store_;
   std::function<void()> on_start_;
   std::function<void(Result<void> const&)> on_end_;
   std::vector<Done> under_way_;

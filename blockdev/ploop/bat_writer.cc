@@ -41,8 +41,8 @@ void Bat_writer::start(std::uint32_t page) {
   ++writes_;
   std::vector<Slice> data;
   data.push_back(compose_(page));
-  store_.write(std::uint64_t{page} * page_bytes, std::move(data), false,
-               [this, page](Result<void> const& result) { written(page, result); });
+  store_->write(std::uint64_t{page} * page_bytes, std::move(data), false,
+                [this, page](Result<void> const& result) { written(page, result); });
 }
 
 void Bat_writer::written(std::uint32_t page, Result<void> const& result) {

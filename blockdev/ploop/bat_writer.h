@@ -26,13 +26,15 @@ class Bat_writer {
  public:
   using Compose = std::function<Slice(std::uint32_t page)>;
 
-  Bat_writer(Image_store& store, Compose compose) : store_(store), compose_(std::move(compose)) {}
+  Bat_writer(Image_store& store, Compose compose) : store_(&store), compose_(std::move(compose)) {}
 
   /// Writes the page of entry `index` as it is now, or later. Not durable by itself.
   void write_entry(std::uint32_t index, Done done) { write_page(page_of(index), std::move(done)); }
   void write_page(std::uint32_t page, Done done);
 
   bool is_idle() const { return pages_.empty(); }
+  /// Another store from now on. Nothing is being written.
+  void set_store(Image_store& store) { store_ = &store; }
   /// Writes begun since the image was opened.
   std::uint64_t writes() const { return writes_; }
   /// Those of them that were answered with success.
@@ -47,7 +49,7 @@ class Bat_writer {
   void start(std::uint32_t page);
   void written(std::uint32_t page, Result<void> const& result);
 
-  Image_store& store_;
+  Image_store* store_;
   Compose compose_;
   std::map<std::uint32_t, Page> pages_;  // those being written
   std::uint64_t writes_ = 0;

@@ -10,16 +10,19 @@
 
 namespace pstorage::ploop {
 
-/// One turn of the loop that the store's callbacks come from. Never called from inside one.
-using Turn = std::function<void()>;
+/// One turn of the loop that the store's callbacks come from. Never called from inside one. False:
+/// no answer is worth waiting for any more.
+using Turn = std::function<bool()>;
 
 /// Turns until `start(callback)` was answered. T: Result<void> or Result<std::vector<Slice>>.
+/// Errors: the answer's, timed_out when the turns have ended.
 template <typename T, typename Start>
 T wait_for_answer(Turn const& turn, Start const& start) {
-  std::optional<T> answer;
-  start([&answer](T result) { answer.emplace(std::move(result)); });
-  while (!answer) turn();
-  return std::move(*answer);
+  auto const answer = std::make_shared<std::optional<T>>();
+  start([answer](T result) { answer->emplace(std::move(result)); });
+  while (!*answer)
+    if (!turn()) return Errc::timed_out;
+  return std::move(**answer);
 }
 
 /// Owns a store. Every call returns when the store has answered. Thread: the loop's.

@@ -33,6 +33,7 @@ class Cluster_space {
   std::uint32_t extension_end() const { return (end_ / step_ + 1) * step_; }
   void extended(std::uint32_t end) { end_ = end; }
 
+  std::uint32_t step() const { return step_; }
   std::uint32_t tail() const { return tail_; }
   std::uint32_t end() const { return end_; }
 

@@ -144,6 +144,8 @@ Outcome<void> Descriptor::read() {
     if (!shot && snapshots.child("Shot")) return bad("the image " + delta.guid + " has no Shot");
     if (!shot) document_->add_shot(delta.guid, no_guid);
     delta.parent = guid_in(document_->shot(delta.guid), "ParentGUID");
+    delta.name = document_->shot(delta.guid).child("Name").text().get();
+    delta.created = document_->shot(delta.guid).child("DateTime").text().get();
     deltas_.push_back(std::move(delta));
   }
   return check_tree();
@@ -241,10 +243,13 @@ void Descriptor::set_preallocated() {
   set_text(storage, "Preallocated", "1");
 }
 
-void Descriptor::push_top(std::string const& snapshot, std::string const& file) {
+void Descriptor::push_top(std::string const& snapshot, std::string const& file,
+                          std::string const& name, std::string const& created) {
   auto const guid = lower(snapshot);
   set_text(document_->image(top_), "GUID", guid);
   set_text(document_->shot(top_), "GUID", guid);
+  if (!name.empty()) set_text(document_->shot(guid), "Name", name);
+  if (!created.empty()) set_text(document_->shot(guid), "DateTime", created);
   document_->add_image(top_guid, file, false);
   document_->add_shot(top_guid, guid);
   set_text(document_->snapshots(), "TopGUID", top_guid);

@@ -26,6 +26,8 @@ struct Delta {
   std::string parent;  // no_guid: it is the base
   std::string file;    // as written in the XML
   bool is_raw = false;
+  std::string name;     // of the snapshot, for people; empty: it has none. Not in ploop's files.
+  std::string created;  // UTC, "2026-01-31 12:34:56"; empty: unknown
 };
 
 /// The file, parsed and checked: exactly one base, every chain ends there, as many images as
@@ -57,7 +59,8 @@ class Descriptor {
   void set_size(std::uint64_t size_sectors);
   void set_preallocated();
   /// The top becomes snapshot `snapshot`; above it comes an empty top in `file`.
-  void push_top(std::string const& snapshot, std::string const& file);
+  void push_top(std::string const& snapshot, std::string const& file, std::string const& name = {},
+                std::string const& created = {});
   /// A new top in `file` above `parent`, instead of the present one.
   void replace_top(std::string const& parent, std::string const& file);
   /// A delta without children, not the base.

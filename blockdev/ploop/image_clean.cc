@@ -82,27 +82,28 @@ void Ploop_image::close(Done done) {
 }
 
 void Ploop_image::advance_closing() {
-  if (!closing_ || shutting_) return;
+  if (switch_) advance_switch();
+  if (!closing_ || shutting_ || switch_) return;
   if (!busy_.empty() || extending_ || cleaning_ || !bat_.is_idle()) return;
   shutting_ = true;
-  // All entries durable before the tail that cleared ones pointed to is cut off; that before the
-  // header says "closed". A broken image stays marked as open: the next opening repairs it.
-  barrier_.wait([this](Result<void> const& result) {
-    if (!result || broken_) return close_stores(0, result ? Result<void>(broken_) : result);
-    shut(used_end());
-  });
+  close_top([this](Result<void> const& result) { close_stores(0, result); });
 }
 
-void Ploop_image::shut(std::uint32_t end) {
-  auto const finish = [this](Result<void> const& result) { close_stores(0, result); };
-  top().truncate(header().offset_of(end), [this, end, finish](Result<void> const& truncated) {
-    if (!truncated) return finish(truncated);
-    auto& last = layers_.back().header;
-    last.in_use = in_use_none;
-    if (end == last.first_cluster) last.flags |= flag_empty;
-    bat_.write_page(0, [this, finish](Result<void> const& written) {
-      if (!written) return finish(written);
-      barrier_.wait(finish);
+/// All entries durable before the tail that cleared ones pointed to is cut off; that before the
+/// header says "closed". A broken image stays marked as open: the next opening repairs it.
+void Ploop_image::close_top(Done done) {
+  barrier_.wait([this, done = std::move(done)](Result<void> const& result) {
+    if (!result || broken_) return done(result ? Result<void>(broken_) : result);
+    auto const end = used_end();
+    top().truncate(header().offset_of(end), [this, end, done](Result<void> const& truncated) {
+      if (!truncated) return done(truncated);
+      auto& last = layers_.back().header;
+      last.in_use = in_use_none;
+      if (end == last.first_cluster) last.flags |= flag_empty;
+      bat_.write_page(0, [this, done](Result<void> const& written) {
+        if (!written) return done(written);
+        barrier_.wait(done);
+      });
     });
   });
 }

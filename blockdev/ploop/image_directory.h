@@ -18,6 +18,10 @@ class Image_directory {
 
   /// An image that is there. Errors: not_found, the system's.
   virtual Outcome<Blocking_store> open(std::string const& name) = 0;
+  /// As open(), but it is only read: others may be reading it, too.
+  virtual Outcome<Blocking_store> open_to_read(std::string const& name) { return open(name); }
+  /// Has the file other names, in directories of other disks? Then it must not change.
+  virtual Outcome<bool> is_shared(std::string const& name) = 0;
   /// A new, empty file; its name is durable. Errors: exists, the system's.
   virtual Outcome<Blocking_store> create(std::string const& name) = 0;
   virtual bool exists(std::string const& name) = 0;
@@ -44,6 +48,8 @@ class Disk_directory final : public Image_directory {
 
   Outcome<Blocking_store> open(std::string const& name) override;
   Outcome<Blocking_store> create(std::string const& name) override;
+  /// Never: local disks have no clones.
+  Outcome<bool> is_shared(std::string const&) override { return false; }
   bool exists(std::string const& name) override { return disk_.exists(resolve(name)); }
   Outcome<void> remove(std::string const& name) override;
   Outcome<std::string> read_text(std::string const& name, std::size_t bytes_max) override;

@@ -29,7 +29,10 @@ Outcome<std::unique_ptr<Local_directory>> Local_directory::open(std::string cons
 
 Turn Local_directory::turn() {
   // Local stores answer through the queue: an empty one would mean a lost answer.
-  return [this] { PS_ASSERT(queue_.run_one()); };
+  return [this] {
+    PS_ASSERT(queue_.run_one());
+    return true;
+  };
 }
 
 Outcome<void> Local_directory::lock(std::string const& descriptor) {

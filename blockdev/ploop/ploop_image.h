@@ -60,6 +60,7 @@ class Ploop_image final : public client::Volume {
   Ploop_image& operator=(Ploop_image const&) = delete;
 
   std::uint64_t size_bytes() const override { return size_; }
+  bool is_read_only() const override { return !is_writable_; }
   std::string const& path() const override { return path_; }
   void read(std::uint64_t offset, std::uint64_t length, Read_done done) override;
   void write(std::uint64_t offset, std::vector<Slice> data, bool fua, Done done) override;
@@ -83,6 +84,16 @@ class Ploop_image final : public client::Volume {
 
   /// Writes the header that says "open": the first act of a writable image, before any request.
   void begin(Done done);
+
+  /// Makes the switch of push_layer() count: replaces the descriptor. An error says that it was not
+  /// replaced.
+  using Commit = std::function<void(Done done)>;
+  /// The present top becomes a snapshot, `store` (an empty image of the same size and cluster size,
+  /// already marked as open) the new top. The old top is complete, durable and marked as closed
+  /// when `commit` is called. No change of the disk may be under way or come before `done`; reads
+  /// may. After an error everything is as it was, unless the image is broken. Errors: commit's.
+  void push_layer(std::unique_ptr<Image_store> store, Header const& header, Commit commit,
+                  Done done);
 
  private:
   /// A piece of the disk that lies in one place.
@@ -108,6 +119,12 @@ class Ploop_image final : public client::Volume {
     std::vector<std::function<void()>> waiting;
   };
   struct Join;
+  struct Switch {
+    Layer layer;
+    Commit commit;
+    Done done;
+    bool is_under_way = false;
+  };
 
   Image_store& top() { return *layers_.back().store; }
   std::uint64_t place_of(Level level, std::uint32_t cluster, std::uint64_t within) const;
@@ -148,20 +165,24 @@ class Ploop_image final : public client::Volume {
   void extended(std::uint32_t end, Result<void> const& result);
   void serve_space();
 
+  // A new top: image_switch.cc.
+  void advance_switch();
+  void close_top(Done done);
+  void switched(Result<void> const& committed);
+
   // Freed clusters, closing: image_clean.cc.
   void free_cluster(std::uint32_t index, bool fua, Done done);
   void start_cleaning();
   void punch_from(std::shared_ptr<Cluster_runs> runs, std::uint32_t start);
   void cleaned(Cluster_runs const& runs, Result<void> const& result);
   void advance_closing();
-  void shut(std::uint32_t end);
   void close_stores(std::size_t level, Result<void> const& result);
   std::uint32_t used_end() const;
   void break_with(std::error_code why);
 
   std::vector<Layer> layers_;
   Image_map map_;
-  Level const top_level_;
+  Level top_level_;
   bool const is_writable_;
   std::uint32_t const cluster_bytes_;
   unsigned const cluster_shift_;
@@ -185,6 +206,7 @@ class Ploop_image final : public client::Volume {
 
   std::error_code broken_;  // every change is refused with this
   Done closing_;
+  std::unique_ptr<Switch> switch_;
   bool shutting_ = false;
   Image_counters counters_;
 };

@@ -128,7 +128,7 @@ Outcome<void> go_back(Ploop_cli& cli, Options const& options) {
 Outcome<void> remove(Ploop_cli& cli, Options const& options) {
   PS_TRY(auto const opened, open_disk(options.descriptor, true));
   PS_CHECK(need(*opened.disk, options.guid, Exit::no_snapshot));
-  PS_CHECK(opened.disk->remove(options.guid, cli.progress("merging")));
+  PS_CHECK(opened.disk->remove(options.guid, cli.random(), cli.progress("merging")));
   std::printf("snapshot %s has been successfully deleted\n", options.guid.c_str());
   return success();
 }
@@ -161,7 +161,7 @@ Outcome<void> merge(Ploop_cli& cli, Options const& options) {
   PS_TRY(auto const opened, open_disk(options.descriptor, true));
   PS_TRY(auto const guids, merges_of(*opened.disk, options));
   for (auto const& guid : guids) {
-    PS_CHECK(opened.disk->merge(guid, cli.progress("merging " + guid)));
+    PS_CHECK(opened.disk->merge(guid, cli.random(), cli.progress("merging " + guid)));
     std::printf("snapshot %s has been successfully merged\n", guid.c_str());
   }
   return success();

@@ -84,7 +84,7 @@ Outcome<Header> Virtual_disk::header() {
   if (top.is_raw)
     return make_header(Version::v2, descriptor_.cluster_sectors() * sector_bytes,
                        descriptor_.size_sectors() * sector_bytes);
-  PS_TRY(auto store, directory_->open(top.file));
+  PS_TRY(auto store, directory_->open_to_read(top.file));
   auto const bytes = store.read(0, std::min<std::uint64_t>(header_bytes, store.size_bytes()));
   auto const path = directory_->path_of(top.file);
   if (!bytes) return failure(bytes.error(), path + ": cannot read: " + bytes.error().message());
@@ -101,7 +101,7 @@ Outcome<std::vector<Layer>> Virtual_disk::layers(std::string const& guid) {
                                         " deltas; 127 is the most");
   std::vector<Layer> layers;
   for (auto const& each : chain) {
-    PS_TRY(auto store, directory_->open(each.file));
+    PS_TRY(auto store, directory_->open_to_read(each.file));
     layers.push_back({store.release(), each.is_raw, {}});
   }
   return layers;
@@ -118,16 +118,22 @@ Outcome<std::string> Virtual_disk::make_top_file(Random& random) {
   return file;
 }
 
-Outcome<void> Virtual_disk::snapshot(std::string const& guid, Random& random) {
+Outcome<void> Virtual_disk::may_snapshot() const {
+  if (descriptor_.chain_to(descriptor_.top()).size() >= levels_max ||
+      descriptor_.deltas().size() >= deltas_max)
+    return failure(Errc::too_large, "there are 126 snapshots already; merge or delete some");
+  return success();
+}
+
+Outcome<void> Virtual_disk::snapshot(std::string const& guid, Random& random,
+                                     std::string const& name, std::string const& created) {
   if (guid == top_guid || guid == no_guid)
     return failure(Errc::bad_request, guid + " has a meaning of its own; take another");
   if (descriptor_.find(guid) != nullptr)
     return failure(Errc::exists, "the snapshot " + guid + " exists already");
-  if (descriptor_.chain_to(descriptor_.top()).size() >= levels_max ||
-      descriptor_.deltas().size() >= deltas_max)
-    return failure(Errc::too_large, "there are 126 snapshots already; merge or delete some");
+  PS_CHECK(may_snapshot());
   PS_TRY(auto const file, make_top_file(random));
-  descriptor_.push_top(guid, file);
+  descriptor_.push_top(guid, file, name, created);
   return save();
 }
 
@@ -143,7 +149,8 @@ Outcome<void> Virtual_disk::switch_to(std::string const& guid, Random& random) {
   return directory_->remove(old_top.file);
 }
 
-Outcome<void> Virtual_disk::remove(std::string const& guid, Progress const& progress) {
+Outcome<void> Virtual_disk::remove(std::string const& guid, Random& random,
+                                   Progress const& progress) {
   PS_TRY(auto const delta, need(guid));
   auto const children = descriptor_.children_of(delta.guid);
   if (delta.guid == descriptor_.top())
@@ -152,7 +159,7 @@ Outcome<void> Virtual_disk::remove(std::string const& guid, Progress const& prog
     return failure(Errc::refused, "the snapshot " + guid + " has " +
                                       std::to_string(children.size()) +
                                       " children; delete or merge all but one of them first");
-  if (children.size() == 1) return merge(children.front()->guid, progress);
+  if (children.size() == 1) return merge(children.front()->guid, random, progress);
   if (delta.parent == no_guid) return failure(Errc::refused, "the base cannot be deleted");
   descriptor_.remove(delta.guid);
   PS_CHECK(save());
@@ -176,16 +183,46 @@ Outcome<void> Virtual_disk::copy_into(Offline_delta& from, Offline_delta& to, bo
   return to.sync();
 }
 
-Outcome<void> Virtual_disk::merge(std::string const& guid, Progress const& progress) {
+/// A private copy of a delta that other disks have, too, under a new name.
+Outcome<void> Virtual_disk::unshare(Delta const& delta, Random& random, Progress const& progress) {
+  auto const file =
+      delta.file.substr(0, delta.file.find('.', delta.file.find('.') + 1)) + "." + new_guid(random);
+  {
+    PS_TRY(auto store, directory_->open_to_read(delta.file));
+    PS_TRY(auto from,
+           Offline_delta::open(std::move(store), directory_->path_of(delta.file),
+                               delta.is_raw ? descriptor_.cluster_sectors() * sector_bytes : 0));
+    auto const& like = from.header();
+    PS_TRY(auto const header, make_header(like.version, like.cluster_bytes(), like.size_bytes()));
+    PS_TRY(auto created, directory_->create(file));
+    PS_CHECK(create_image(created, header, false));
+    PS_TRY(auto to, Offline_delta::open(std::move(created), directory_->path_of(file)));
+    PS_CHECK(to.begin());
+    PS_CHECK(copy_into(from, to, delta.parent == no_guid, progress));
+    PS_CHECK(to.finish());
+  }
+  descriptor_.set_file(delta.guid, file, false);
+  PS_CHECK(save());
+  return directory_->remove(delta.file);
+}
+
+Outcome<void> Virtual_disk::merge(std::string const& guid, Random& random,
+                                  Progress const& progress) {
   PS_TRY(auto const child, need(guid));
   if (child.parent == no_guid)
     return failure(Errc::refused, "the base has no parent to be merged into");
-  PS_TRY(auto const parent, need(child.parent));
+  PS_TRY(auto parent, need(child.parent));
   if (descriptor_.children_of(parent.guid).size() > 1)
     return failure(Errc::refused, "the parent " + parent.guid +
                                       " has other children; merge or delete those first");
+  PS_TRY(bool const is_shared, directory_->is_shared(parent.file));
+  if (is_shared) {
+    PS_CHECK(unshare(parent, random, progress));
+    PS_TRY(parent, need(child.parent));
+  }
   {
-    PS_TRY(auto from, open_delta(child));
+    PS_TRY(auto store, directory_->open_to_read(child.file));
+    PS_TRY(auto from, Offline_delta::open(std::move(store), directory_->path_of(child.file)));
     PS_TRY(auto to, open_delta(parent));
     if (from.header().cluster_sectors != to.header().cluster_sectors)
       return failure(Errc::corrupt, "the deltas have different cluster sizes");

@@ -37,6 +37,8 @@ class Virtual_disk {
   static Outcome<Virtual_disk> open(Image_directory& directory, std::string const& name);
 
   Descriptor const& descriptor() const { return descriptor_; }
+  /// Can one more snapshot be made? Errors: too_large.
+  Outcome<void> may_snapshot() const;
   /// The header of the top; of a raw disk: one that has its sizes, and version v2.
   Outcome<Header> header();
 
@@ -44,14 +46,18 @@ class Virtual_disk {
   Outcome<std::vector<Layer>> layers(std::string const& guid);
 
   /// The present state becomes snapshot `guid`. Errors: exists, too_large (126 snapshots).
-  Outcome<void> snapshot(std::string const& guid, Random& random);
+  Outcome<void> snapshot(std::string const& guid, Random& random, std::string const& name = {},
+                         std::string const& created = {});
+  /// An empty delta like the top, which nothing names yet; its file. For the snapshot of a disk
+  /// that somebody has open.
+  Outcome<std::string> make_top_file(Random& random);
   /// Throws the top away: the disk goes on from snapshot `guid`. Errors: not_found.
   Outcome<void> switch_to(std::string const& guid, Random& random);
   /// Deletes snapshot `guid`; merges it with its only child. Errors: not_found, refused.
-  Outcome<void> remove(std::string const& guid, Progress const& progress);
-  /// Merges delta `guid` into its parent. Errors: not_found, refused (no parent, or it has other
-  /// children).
-  Outcome<void> merge(std::string const& guid, Progress const& progress);
+  Outcome<void> remove(std::string const& guid, Random& random, Progress const& progress);
+  /// Merges delta `guid` into its parent; a parent that other disks share is copied first. Errors:
+  /// not_found, refused (no parent, or it has other children).
+  Outcome<void> merge(std::string const& guid, Random& random, Progress const& progress);
   /// Errors: refused for a smaller size.
   Outcome<void> grow(std::uint64_t size_bytes);
   /// Gives clusters of zeros up where no lower delta is hidden by them, and fills the file's holes.
@@ -69,7 +75,7 @@ class Virtual_disk {
   Outcome<Delta> need(std::string const& guid) const;
   Outcome<Offline_delta> open_delta(Delta const& delta);
   Outcome<void> save();
-  Outcome<std::string> make_top_file(Random& random);
+  Outcome<void> unshare(Delta const& delta, Random& random, Progress const& progress);
   Outcome<void> copy_into(Offline_delta& from, Offline_delta& to, bool drops_zeros,
                           Progress const& progress);
   Outcome<void> preallocate(Progress const& progress);

@@ -17,7 +17,7 @@ class Volume_store final : public Image_store {
  public:
   /// `resize` answers like the volume: on its loop, never from inside the call, and not after this
   /// store is gone. Smaller sizes must be allowed.
-  Volume_store(std::unique_ptr<client::Volume> volume, Resize resize)
+  Volume_store(std::shared_ptr<client::Volume> volume, Resize resize)
       : volume_(std::move(volume)), resize_(std::move(resize)), size_(volume_->size_bytes()) {}
 
   std::uint64_t size_bytes() const override { return size_; }
@@ -33,20 +33,27 @@ class Volume_store final : public Image_store {
   }
   void flush(Done done) override { volume_->flush(std::move(done)); }
   void extend(std::uint64_t size_bytes, Done done) override { resize(size_bytes, std::move(done)); }
+  /// What is cut off is zeroed durably first: the chunk that the new end lies in stays, and its
+  /// rest must read as zeros when the file grows again.
   void truncate(std::uint64_t size_bytes, Done done) override {
-    resize(size_bytes, std::move(done));
+    if (size_bytes >= size_) return resize(size_bytes, std::move(done));
+    volume_->zero(size_bytes, size_ - size_bytes, false, true,
+                  [this, size_bytes, done = std::move(done)](Result<void> const& zeroed) mutable {
+                    if (!zeroed) return done(zeroed);
+                    resize(size_bytes, std::move(done));
+                  });
   }
   void close(Done done) override { volume_->close(std::move(done)); }
 
  private:
   void resize(std::uint64_t size_bytes, Done done) {
     resize_(size_bytes, [this, size_bytes, done = std::move(done)](Result<void> const& result) {
-      if (result) size_ = size_bytes;
+      if (result) volume_->set_size(size_ = size_bytes);
       done(result);
     });
   }
 
-  std::unique_ptr<client::Volume> volume_;
+  std::shared_ptr<client::Volume> volume_;
   Resize resize_;
   std::uint64_t size_;
 };

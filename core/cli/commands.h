@@ -73,13 +73,14 @@ class Cli {
 };
 
 void add_attribute_commands(Cli& cli);
-void add_volume_commands(Cli& cli);
+void add_lease_commands(Cli& cli);
 void add_status_commands(Cli& cli);
 void add_config_commands(Cli& cli);
 void add_node_commands(Cli& cli);
 void add_healing_commands(Cli& cli);
 void add_check_commands(Cli& cli);
-void add_mds_commands(Cli& cli);  // mds/
-void add_cs_commands(Cli& cli);   // cs/
+void add_mds_commands(Cli& cli);     // mds/
+void add_cs_commands(Cli& cli);      // cs/
+void add_volume_commands(Cli& cli);  // blockdev/
 
 }  // namespace pstorage::cli

@@ -9,6 +9,7 @@ int main(int argc, char** argv) {
   add_node_commands(cli);
   add_attribute_commands(cli);
   add_volume_commands(cli);
+  add_lease_commands(cli);
   add_status_commands(cli);
   add_config_commands(cli);
   add_healing_commands(cli);

@@ -48,11 +48,4 @@ Outcome<std::string> cluster_path(std::string const& cluster, std::string const&
                                         "': give -p for a path inside the cluster");
 }
 
-Outcome<std::string> volume_path(std::string const& name) {
-  if (name.empty() || name.front() == '/' || name.back() == '/') {
-    return failure(Errc::bad_request, "bad volume name '" + name + "': give a name like 'vm1'");
-  }
-  return "/volumes/" + name;
-}
-
 }  // namespace pstorage::cli

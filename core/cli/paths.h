@@ -11,7 +11,4 @@ namespace pstorage::cli {
 Outcome<std::string> cluster_path(std::string const& cluster, std::string const& given,
                                   bool inside);
 
-/// "/volumes/NAME". Errors: bad_request for names that leave it.
-Outcome<std::string> volume_path(std::string const& name);
-
 }  // namespace pstorage::cli

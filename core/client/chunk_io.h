@@ -28,6 +28,8 @@ class Chunk_host {
   virtual File_id file() const = 0;
   virtual std::uint32_t chunk_bytes() const = 0;
   virtual std::uint32_t replicas_min() const = 0;
+  /// Without the lease: only reads are submitted, any replica will do, nothing may be repaired.
+  virtual bool is_reader() const { return false; }
   virtual Time_point now() const = 0;
   virtual Log& log() = 0;
   virtual Cs_link& link_of(Cs_id cs) = 0;
@@ -138,6 +140,7 @@ class Chunk_io final : private Cs_op_owner {
 
   // Membership: chunk_members.cc.
   void judge_members();
+  void judge_as_reader();
   void report_if_needed();
   void send_again_to_all();
   void open_members();

@@ -94,6 +94,8 @@ void Chunk_io::adopt(proto::Chunk const& chunk, bool just_allocated) {
   std::vector<int> from;  // old index
   for (auto const& one : chunk.replicas()) {
     if (one.state() == proto::REPLICA_STALE || members.size() == replicas_max) continue;
+    // A newcomer is joined by its writer, or by nobody.
+    if (host_.is_reader() && one.state() == proto::REPLICA_SYNCING) continue;
     Replica replica;
     int const old = index_of({one.cs()});
     if (old >= 0) replica = replicas_[static_cast<std::size_t>(old)];
@@ -106,7 +108,9 @@ void Chunk_io::adopt(proto::Chunk const& chunk, bool just_allocated) {
         old >= 0 && replicas_[static_cast<std::size_t>(old)].state == proto::REPLICA_SYNCING;
     if (one.state() == proto::REPLICA_SYNCING && !was_joining) replica.link->try_again();
     // Every member of a chunk that was allocated for us has to make it.
-    replica.create = just_allocated || version_.value == 1 || one.state() == proto::REPLICA_SYNCING;
+    if (host_.is_reader()) replica.refused = replica.missing = false;
+    replica.create = !host_.is_reader() && (just_allocated || version_.value == 1 ||
+                                            one.state() == proto::REPLICA_SYNCING);
     members.push_back(replica);
     from.push_back(old);
   }
@@ -183,7 +187,24 @@ void Chunk_io::link_down(Cs_link& link) {
   advance();
 }
 
+/// Who has no such chunk may have deleted it, because it was moved or its file is gone.
+void Chunk_io::judge_as_reader() {
+  bool is_lacking = false;
+  for (Replica& replica : replicas_) {
+    if (!replica.missing && !replica.lost_writes) continue;
+    replica.missing = replica.lost_writes = false;
+    replica.refused = true;
+    replica.refusal = "it has no such chunk";
+  }
+  for (Replica const& replica : replicas_)
+    is_lacking = is_lacking || replica.refused || replica.link->is_unreachable();
+  if (!is_lacking || waiting_.empty() || host_.now() < retry_report_at_) return;
+  retry_report_at_ = host_.now() + report_retry;
+  host_.ask_map(*this);
+}
+
 void Chunk_io::judge_members() {
+  if (host_.is_reader()) return judge_as_reader();
   std::uint32_t in_sync = 0, missing = 0, lost = 0, good = 0;
   for (Replica const& replica : replicas_) {
     if (replica.state != proto::REPLICA_IN_SYNC) continue;
@@ -233,7 +254,8 @@ void Chunk_io::send_again_to_all() {
 }
 
 void Chunk_io::report_if_needed() {
-  if (reporting_ || host_.now() < retry_report_at_ || !has_good_member()) return;
+  if (reporting_ || host_.is_reader()) return;
+  if (host_.now() < retry_report_at_ || !has_good_member()) return;
   bool const changes = wants_change();
   bool const wanted = !reconciled_ && !waiting_.empty();
   std::vector<Cs_id> failed;

@@ -127,7 +127,7 @@ void Chunk_io::read_delivered(Piece& piece, Message& reply) {
     piece.data = reply.meta;
     return finish(piece, Errc::ok);
   }
-  if (heal) start_heal(piece);
+  if (heal && !host_.is_reader()) start_heal(piece);
   piece.data = reply.data.part(piece.user_offset - piece.offset, piece.user_length);
   finish(piece, Errc::ok);
 }

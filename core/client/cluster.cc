@@ -26,7 +26,8 @@ Cluster::Cluster(Clock& clock, Network& network, Random& random, Log& log, Execu
   session_.set_heartbeat_filler([this](proto::Heartbeat& heartbeat) {
     Volume_counters sum;
     for (File_volume const* volume : volumes_) {
-      if (!volume->is_dead() && !volume->is_shared()) heartbeat.add_files(volume->id().value);
+      bool const is_lease = !volume->is_shared() && !volume->is_reader();
+      if (!volume->is_dead() && is_lease) heartbeat.add_files(volume->id().value);
       auto const& counters = volume->counters();
       sum.reads += counters.reads;
       sum.read_bytes += counters.read_bytes;
@@ -64,7 +65,7 @@ void Cluster::volume_closed(File_volume& volume) { std::erase(volumes_, &volume)
 
 File_volume* Cluster::find(File_id file) {
   for (File_volume* volume : volumes_)
-    if (volume->id() == file && !volume->is_dead()) return volume;
+    if (volume->id() == file && !volume->is_dead() && !volume->is_reader()) return volume;
   return nullptr;
 }
 
@@ -145,8 +146,8 @@ void Cluster::lease_answered(std::shared_ptr<Opening> const& opening,
 
 Opened_file Cluster::adopt(std::string const& path, proto::Lease const& lease, bool grows) {
   Opened_file opened;
-  opened.volume =
-      std::make_unique<File_volume>(static_cast<Volume_host&>(*this), path, lease, grows);
+  opened.volume = std::make_unique<File_volume>(static_cast<Volume_host&>(*this), path, lease,
+                                                grows ? Volume_use::grow : Volume_use::write);
   opened.file = lease.file();
   opened.clean = lease.clean();
   volumes_.push_back(opened.volume.get());
@@ -170,12 +171,15 @@ void Cluster::pushed(proto::Mds_push const& push) {
     auto* volume = find({lost.file()});
     if (volume != nullptr && volume->lease_epoch().value <= lost.epoch())
       volume->lose_lease("taken over by " + lost.taken_by());
+  } else if (push.has_question()) {
+    asked(push.question());
   }
 }
 
 void Cluster::session_expired() {
   auto const volumes = volumes_;
-  for (File_volume* volume : volumes) volume->lose_lease("the session with the MDS expired");
+  for (File_volume* volume : volumes)
+    if (!volume->is_reader()) volume->lose_lease("the session with the MDS expired");
 }
 
 void Cluster::on_tick() {

@@ -64,6 +64,30 @@ class Cluster final : public Ticker, private Volume_host {
     on_wanted_ = std::move(handler);
   }
 
+  /// Opens a file for reading, without a lease: one that nobody is writing, or whose writer changes
+  /// it no more (a frozen delta; a descriptor, which is only ever replaced as a whole). Reads fail
+  /// with stale_epoch once somebody opens it for writing. A file that its last writer did not
+  /// close is taken over and closed first. Errors: as open().
+  void open_reader(std::string const& path, Duration patience,
+                   std::function<void(Outcome<std::unique_ptr<Volume>>)> done);
+  /// Changes the size of a file opened here; durable when answered. What is cut off is gone.
+  /// No request behind the new end may be under way. Errors: stale_epoch, no_space.
+  void resize(Volume& volume, std::uint64_t size_bytes, Done done);
+  /// Flushes, gives the lease of a file opened here back and goes on reading it: it is frozen.
+  void freeze(Volume& volume, Done done);
+  /// For commands that must fail once the lease of `volume`, opened here, is gone.
+  proto::Lease_guard guard_of(Volume const& volume) const;
+
+  /// Called when another client asks for something to be done with a file opened here.
+  /// `answer` has to be called once. nullptr: not open (any more).
+  using Holder_answer = std::function<void(Outcome<void>)>;
+  using Holder_handler = std::function<void(Volume* volume, proto::Holder_request const& request,
+                                            Holder_answer answer)>;
+  void set_holder_handler(Holder_handler handler) { on_question_ = std::move(handler); }
+  /// Asks whoever has the lease of `path`. Errors: not_found (nobody has), timed_out, the holder's.
+  void ask_holder(std::string const& path, proto::Holder_request request, Duration patience,
+                  std::function<void(Outcome<void>)> done);
+
   void on_tick() override;
 
  private:
@@ -83,6 +107,11 @@ class Cluster final : public Ticker, private Volume_host {
   void pushed(proto::Mds_push const& push);
   void session_expired();
   File_volume* find(File_id file);
+  File_volume* find(Volume const& volume) const;
+  void reader_answered(std::string const& path, Duration patience,
+                       Outcome<proto::Mds_reply> const& answer,
+                       std::function<void(Outcome<std::unique_ptr<Volume>>)> const& done);
+  void asked(proto::Holder_question const& question);
 
   Clock& clock_;
   Network& network_;
@@ -94,6 +123,7 @@ class Cluster final : public Ticker, private Volume_host {
   std::vector<File_volume*> volumes_;  // open ones, also while they are being sealed
   std::vector<std::shared_ptr<Opening>> retries_;
   std::function<void(proto::Lease_wanted const&)> on_wanted_;
+  Holder_handler on_question_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

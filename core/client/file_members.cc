@@ -99,7 +99,9 @@ void File_volume::ask_map(Chunk_io&) {
                      auto const token = alive.lock();
                      if (token == nullptr || !*token || dead_ != Errc::ok) return;
                      map_asked_ = false;
-                     if (!answer.has_error()) adopt_map(answer.value().map());
+                     if (!answer.has_error()) return adopt_map(answer.value().map());
+                     if (reader_ && errc_of(answer.error().code) == Errc::not_found)
+                       lose_lease("the file was removed");
                    });
 }
 
@@ -197,6 +199,7 @@ void File_volume::close_with(proto::Inode_change change, Done done) {
     });
   flush([this, change = std::move(change), done = std::move(done)](Result<void> flushed) {
     closing_ = true;
+    if (reader_) return done(flushed);
     proto::Mds_request request;
     request.mutable_close_file()->set_file(file_.value);
     request.mutable_close_file()->set_epoch(epoch_.value);
@@ -214,6 +217,53 @@ std::uint64_t File_volume::mapped_chunks() const {
   auto const used = std::count_if(chunks_.begin(), chunks_.end(),
                                   [](auto const& chunk) { return chunk.second->is_mapped(); });
   return untouched_.size() + static_cast<std::uint64_t>(used);
+}
+
+void File_volume::give_lease_back(Done done) {
+  flush([this, done = std::move(done)](Result<void> const& flushed) {
+    if (!flushed) return done(flushed);
+    reader_ = true;
+    proto::Mds_request request;
+    request.mutable_close_file()->set_file(file_.value);
+    request.mutable_close_file()->set_epoch(epoch_.value);
+    host_.mds().call(
+        std::move(request), Duration{0},
+        [this, done, alive = std::weak_ptr<bool>(alive_)](Outcome<proto::Mds_reply> const& answer) {
+          auto const token = alive.lock();
+          if (token == nullptr || !*token) return;
+          if (answer.has_error() && lost_with(answer.error())) return done(Errc::stale_epoch);
+          if (answer.has_error()) return done(answer.error().code);
+          done(success());
+        });
+  });
+}
+
+/// Chunks behind the end are gone for good: what comes there later are others. Whoever cut the file
+/// has waited for its requests there.
+void File_volume::set_size(std::uint64_t bytes) {
+  auto const chunks = static_cast<std::uint32_t>((bytes + chunk_bytes_ - 1) / chunk_bytes_);
+  bool const shrinks = bytes < size_;
+  size_ = bytes;
+  if (!shrinks) return;
+  untouched_.erase(untouched_.lower_bound(chunks), untouched_.end());
+  std::set<Chunk_io*> gone;
+  for (auto place = chunks_.begin(); place != chunks_.end();) {
+    if (place->first < chunks) {
+      ++place;
+      continue;
+    }
+    place->second->abort(Errc::closed);
+    gone.insert(place->second.get());
+    retired_.push_back(std::move(place->second));
+    chunks_.erase(place++);
+  }
+  auto const is_gone = [&](Chunk_io* chunk) { return gone.contains(chunk); };
+  std::erase_if(restless_, is_gone);
+  std::erase_if(allocations_, is_gone);
+  std::erase_if(reports_, [&](Report const& report) { return is_gone(report.chunk); });
+  for (auto& [_, server] : servers_) std::erase_if(server.dirty, is_gone);
+  for (auto& [_, flush] : flushes_)
+    for (Flush_part& part : flush.parts) std::erase_if(part.chunks, is_gone);
 }
 
 std::string File_volume::waiting_reason() const {

@@ -52,16 +52,19 @@ Slice joined(std::vector<Slice> const& parts, std::size_t size) {
 
 }  // namespace
 
-File_volume::File_volume(Volume_host& host, std::string path, proto::Lease const& lease, bool grows)
+File_volume::File_volume(Volume_host& host, std::string path, proto::Lease const& lease,
+                         Volume_use use)
     : host_(host),
       path_(std::move(path)),
       file_{lease.file().id()},
       epoch_{lease.epoch()},
-      size_(grows || lease.shared() ? file_bytes_max : lease.file().size()),
+      size_(use == Volume_use::grow || lease.shared() ? file_bytes_max : lease.file().size()),
       shared_(lease.shared()),
-      grows_(grows),
+      grows_(use == Volume_use::grow),
       chunk_bytes_(lease.file().attributes().chunk_size()),
-      replicas_min_(std::max(1u, lease.file().attributes().replicas_min())) {
+      replicas_min_(std::max(1u, lease.file().attributes().replicas_min())),
+      serving_(use == Volume_use::read),
+      reader_(use == Volume_use::read) {
   PS_ASSERT(chunk_bytes_ >= block_bytes && chunk_bytes_ % block_bytes == 0);
   adopt_map(lease.map());
 }
@@ -117,7 +120,7 @@ void File_volume::adopt_map(proto::File_map const& map) {
     auto& known = untouched_[one.index()];
     if (known.version() <= one.version()) known = one;
     // A newcomer waits for its writer, even when nobody uses the chunk.
-    if (has_joiner && serving_) chunk_at(one.index());
+    if (has_joiner && serving_ && !reader_) chunk_at(one.index());
   }
   --batching_;
   end_of_event();
@@ -243,10 +246,15 @@ void File_volume::read(std::uint64_t offset, std::uint64_t length, Read_done don
   submitted(request);
 }
 
+Errc File_volume::check_change(std::uint64_t offset, std::uint64_t length) const {
+  Errc const error = check(offset, length);
+  return error == Errc::ok && reader_ ? Errc::read_only : error;
+}
+
 void File_volume::write(std::uint64_t offset, std::vector<Slice> data, bool fua, Done done) {
   std::uint64_t length = 0;
   for (Slice const& part : data) length += part.size();
-  if (Errc const error = check(offset, length); error != Errc::ok)
+  if (Errc const error = check_change(offset, length); error != Errc::ok)
     return answer_later([done = std::move(done), error] { done(make_error_code(error)); });
   ++counters_.writes;
   counters_.write_bytes += length;
@@ -259,7 +267,7 @@ void File_volume::write(std::uint64_t offset, std::vector<Slice> data, bool fua,
 
 void File_volume::zero(std::uint64_t offset, std::uint64_t length, bool only_whole_blocks, bool fua,
                        Done done) {
-  if (Errc const error = check(offset, length); error != Errc::ok)
+  if (Errc const error = check_change(offset, length); error != Errc::ok)
     return answer_later([done = std::move(done), error] { done(make_error_code(error)); });
   Request& request = new_request(Request_kind::zero);
   request.done = std::move(done);

@@ -35,11 +35,17 @@ struct Volume_counters {
   std::uint64_t reads = 0, read_bytes = 0, writes = 0, write_bytes = 0, flushes = 0;
 };
 
+/// What a file is opened for.
+enum class Volume_use : unsigned char {
+  write,  // under a lease
+  grow,   // as well; any offset may be written, and whoever has opened it keeps the size
+  read,   // without a lease, only with an epoch to read under
+};
+
 class File_volume final : public Volume, private Chunk_host, private Cs_link_user {
  public:
-  /// `grows`: any offset may be written, chunks behind the size are allocated; whoever opened it
-  /// keeps the size.
-  File_volume(Volume_host& host, std::string path, proto::Lease const& lease, bool grows = false);
+  File_volume(Volume_host& host, std::string path, proto::Lease const& lease,
+              Volume_use use = Volume_use::write);
   ~File_volume() override;
   File_volume(File_volume const&) = delete;
   File_volume& operator=(File_volume const&) = delete;
@@ -52,7 +58,8 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void serve();
 
   std::uint64_t size_bytes() const override { return size_; }
-  void set_size(std::uint64_t bytes) override { size_ = bytes; }
+  void set_size(std::uint64_t bytes) override;
+  bool is_read_only() const override { return reader_; }
   std::string const& path() const override { return path_; }
   void read(std::uint64_t offset, std::uint64_t length, Read_done done) override;
   void write(std::uint64_t offset, std::vector<Slice> data, bool fua, Done done) override;
@@ -81,6 +88,10 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   /// Has the MDS refused a command because the lease is gone? Then so is this volume.
   bool lost_with(Failure const& refused);
   void lose_lease(std::string const& why);
+  bool is_reader() const override { return reader_; }
+  /// Flushes and gives the lease back, but goes on reading under its epoch: the file changes no
+  /// more, or its next writer ends this. No write may follow.
+  void give_lease_back(Done done);
 
  private:
   struct Server {                  // a CS that has been written to
@@ -141,6 +152,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   Chunk_io& chunk_at(std::uint32_t index);
   Request& new_request(Request_kind kind);
   Errc check(std::uint64_t offset, std::uint64_t length) const;
+  Errc check_change(std::uint64_t offset, std::uint64_t length) const;
   Piece& add_piece(Request& request, Piece_kind kind, std::uint64_t offset, std::uint64_t length);
   void submit_piece(Piece& piece);
   void submit_range(Request& request, std::uint64_t offset, std::uint64_t length,
@@ -215,7 +227,9 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   Errc dead_ = Errc::ok;
   bool closing_ = false;
   std::size_t unsealed_ = 0;
-  bool serving_ = false;  // sealed
+  bool serving_ = false;                            // sealed
+  bool reader_ = false;                             // without the lease
+  std::vector<std::unique_ptr<Chunk_io>> retired_;  // of a part that was cut off
   Volume_counters counters_;
 };
 

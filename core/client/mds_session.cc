@@ -40,6 +40,8 @@ bool is_command(proto::Mds_request const& request) {
     case proto::Mds_request::kOkToStop:
     case proto::Mds_request::kInventory:
     case proto::Mds_request::kReportDamage:
+    case proto::Mds_request::kAskHolder:
+    case proto::Mds_request::kHolderAnswer:
     case proto::Mds_request::OP_NOT_SET:
       return false;
     default:

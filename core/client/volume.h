@@ -33,6 +33,8 @@ class Volume {
   virtual ~Volume() = default;
 
   virtual std::uint64_t size_bytes() const = 0;
+  /// Every change is refused with read_only.
+  virtual bool is_read_only() const { return false; }
   /// The MDS says that the file has another size now: somebody has resized it.
   virtual void set_size(std::uint64_t /*bytes*/) {}
   virtual std::string const& path() const = 0;

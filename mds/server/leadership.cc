@@ -94,6 +94,9 @@ void Metadata_server::step_down() {
   waiting_bytes_ = 0;
   // Whether their commands take effect is open: they are asked again, with the same numbers.
   for (auto const& [index, one] : waiting) refuse_as_follower(one.connection, one.request_id);
+  for (auto const& [id, one] : std::exchange(questions_, {})) {
+    refuse_as_follower(one.asker, one.request_id);
+  }
   tables_ = {};
   healing_ = {};
   drop_cursor_.clear();

@@ -127,6 +127,12 @@ void Metadata_server::handle(Connection_id connection, Peer& peer, std::uint64_t
       }
       return;
     }
+    case Mds_request::kAskHolder:
+      ask_holder(connection, request_id, request.ask_holder());
+      return;
+    case Mds_request::kHolderAnswer:
+      holder_answered(connection, request_id, request.holder_answer());
+      return;
     default:
       break;
   }
@@ -229,6 +235,7 @@ void Metadata_server::on_tick() {
   if (leads) {
     watch_sessions(now);
     watch_servers(now);
+    expire_questions(now);
   }
   if (stalled_ && now - last_second_ >= std::chrono::milliseconds(500)) apply_queue();
   if (now - last_second_ >= std::chrono::seconds(1)) {

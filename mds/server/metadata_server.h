@@ -101,6 +101,17 @@ class Metadata_server final : public Connection_handler,
     proto::Mds_request request;
   };
 
+  /// What a client has asked the holder of a lease.
+  struct Question {
+    Connection_id asker;
+    std::uint64_t request_id = 0;
+    Connection_id holder;
+    std::string holder_name;
+    Time_point give_up;
+    Duration patience;
+  };
+  static constexpr std::size_t questions_max = 1000;
+
   struct Member_memory {
     Time_point active_at;
     std::string trouble;  // told of; empty: none
@@ -170,6 +181,12 @@ class Metadata_server final : public Connection_handler,
   void push_garbage(Cs_id cs);
   void push_orders_of_file(File_id file);
 
+  // questions.cc
+  void ask_holder(Connection_id connection, std::uint64_t request_id, proto::Ask_holder const& ask);
+  void holder_answered(Connection_id connection, std::uint64_t request_id,
+                       proto::Holder_answer const& answer);
+  void expire_questions(Time_point now);
+
   // watch.cc
   void watch_sessions(Time_point now);
   void watch_servers(Time_point now);
@@ -227,6 +244,8 @@ class Metadata_server final : public Connection_handler,
   std::size_t waiting_bytes_ = 0;
   std::vector<Committed_entry> to_apply_;
   std::vector<Query> queries_;  // until the end of the turn
+  std::map<std::uint64_t, Question> questions_;
+  std::uint64_t next_question_ = 1;
   std::uint64_t turns_ = 0;
 
   bool started_ = false;

@@ -18,6 +18,9 @@ Applied look_up(Database& database, std::string const& path, proto::Mds_reply& r
   PS_TRY(auto const place, find_place(database, path));
   if (!place.inode) return failure(Errc::not_found, "no file or directory '" + path + "'");
   fill_file(database, *place.inode, place.name, *reply.mutable_file());
+  if (auto const lease = load_lease(database, place.inode->id)) {
+    reply.mutable_file()->set_holder(describe_session(database, lease->session));
+  }
   return success();
 }
 

@@ -26,7 +26,7 @@ Outcome<Inode> leased_inode(Context& context, std::uint64_t file, std::uint32_t 
 /// As leased_inode; or of a session that reads the file under the last writer's epoch.
 Outcome<Inode> used_inode(Context& context, std::uint64_t file, std::uint32_t epoch) {
   auto inode = load_inode(context.database, File_id{file});
-  if (inode && inode->epoch.value == epoch &&
+  if (inode && known_reading_epoch(context.database, inode->id).value == epoch &&
       is_reader(context.database, inode->id, context.session)) {
     return *std::move(inode);
   }

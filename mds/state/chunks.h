@@ -96,6 +96,8 @@ Outcome<Lease_row> held_lease(Context& context, std::uint64_t file, std::uint32_
 std::string describe_session(Database& database, Session_id session);
 /// The sessions that have the file open for reading, in order.
 std::vector<Session_id> readers_of(Database& database, File_id file);
+/// The epoch that readers have been given since the last writer closed; 0: none.
+Epoch known_reading_epoch(Database& database, File_id file);
 bool is_reader(Database& database, File_id file, Session_id session);
 void add_reader(Context& context, File_id file, Session_id session);
 /// Nothing happens when it is none. A file without a name goes with its last user.

@@ -27,7 +27,7 @@ Outcome<File_id> cut_start(std::string& path) {
 std::optional<Inode> load_inode(Database& database, File_id id) {
   Rows rows(database,
             "SELECT type, size, links, norm, min, domain, tier, chunk_size, ssd_cache,"
-            " modified_ms, chunks, mode, uid, gid, modified_sub_ns, changed_ms, epoch FROM inode"
+            " modified_ms, chunks, mode, uid, gid, modified_sub_ns, changed_ms FROM inode"
             " WHERE id = ?");
   rows.bind(1, id);
   if (!rows.next()) return std::nullopt;
@@ -49,7 +49,6 @@ std::optional<Inode> load_inode(Database& database, File_id id) {
   inode.gid = rows.u32(13);
   inode.modified_sub_ns = rows.u32(14);
   inode.changed_ms = rows.u64(15);
-  inode.epoch = Epoch{rows.u32(16)};
   return inode;
 }
 
@@ -57,12 +56,12 @@ void store_inode(Database& database, Inode const& inode) {
   auto const& attributes = inode.attributes;
   database.run(
       "INSERT OR REPLACE INTO inode(id, type, size, links, norm, min, domain, tier, chunk_size,"
-      " ssd_cache, modified_ms, chunks, mode, uid, gid, modified_sub_ns, changed_ms, epoch)"
-      " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+      " ssd_cache, modified_ms, chunks, mode, uid, gid, modified_sub_ns, changed_ms)"
+      " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
       inode.id, static_cast<int>(inode.type), inode.size, inode.links, attributes.norm,
       attributes.min, static_cast<int>(attributes.domain), attributes.tier, attributes.chunk_size,
       attributes.client_ssd_cache, inode.modified_ms, inode.chunks, inode.mode, inode.uid,
-      inode.gid, inode.modified_sub_ns, inode.changed_ms, inode.epoch);
+      inode.gid, inode.modified_sub_ns, inode.changed_ms);
 }
 
 Outcome<Tree_place> find_place(Database& database, std::string const& path) {

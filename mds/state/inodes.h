@@ -25,7 +25,6 @@ struct Inode {
   std::uint32_t gid = 0;
   std::uint32_t modified_sub_ns = 0;  // behind modified_ms
   std::uint64_t changed_ms = 0;       // 0: as modified_ms
-  Epoch epoch;                        // of the last exclusive lease; 0: never had one
 
   bool is_directory() const { return type == proto::TYPE_DIRECTORY; }
   /// Positions a map of this size can have.

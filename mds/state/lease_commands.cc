@@ -49,8 +49,9 @@ Applied end_readers(Context& context, proto::Open_file const& command, Inode con
                          name_for_people(context.database, command.path(), inode.id) + "'");
     }
     if (reader != context.session) {
-      context.effects.lost_leases.push_back(
-          {reader, inode.id, inode.epoch, describe_session(context.database, context.session)});
+      context.effects.lost_leases.push_back({reader, inode.id,
+                                             known_reading_epoch(context.database, inode.id),
+                                             describe_session(context.database, context.session)});
     }
     context.database.run("DELETE FROM reader WHERE file = ? AND session = ?", inode.id, reader);
   }
@@ -63,6 +64,26 @@ void grant(Context& context, Inode const& inode, Epoch epoch, proto::Lease& gran
   fill_map(context.database, inode.id, *granted.mutable_map());
 }
 
+/// An epoch to read under. That of the last writer, so that whoever reads already is not disturbed.
+Outcome<Epoch> reading_epoch(Context& context, Inode const& inode, std::string const& path) {
+  auto& database = context.database;
+  if (auto const lease = load_lease(database, inode.id)) {
+    if (lease->session && lease->sealed) return lease->epoch;
+    if (lease->session) {
+      return failure(Errc::busy, "'" + path + "' is being opened by " +
+                                     describe_session(database, lease->session));
+    }
+    return failure(Errc::refused, "'" + path +
+                                      "' was not closed by its last writer: it has to be "
+                                      "opened for writing first");
+  }
+  auto const known = database.number("SELECT epoch FROM reading WHERE file = ?", 0, inode.id);
+  if (known != 0) return Epoch{static_cast<std::uint32_t>(known)};
+  Epoch const epoch{static_cast<std::uint32_t>(next_counter(database, "epoch"))};
+  database.run("INSERT INTO reading(file, epoch) VALUES(?, ?)", inode.id, epoch);
+  return epoch;
+}
+
 Applied open_shared(Context& context, proto::Open_file const& command, Inode const& inode,
                     proto::Lease& granted) {
   auto const lease = load_lease(context.database, inode.id);
@@ -72,14 +93,12 @@ Applied open_shared(Context& context, proto::Open_file const& command, Inode con
                                    describe_session(context.database, lease->session) +
                                    ": stop it there");
   }
-  // Whoever wrote it last may still be doing so, or chunks have an owner that nobody remembers.
-  if (lease || (inode.epoch == Epoch{} && inode.chunks != 0)) {
-    return failure(Errc::refused, "'" +
-                                      name_for_people(context.database, command.path(), inode.id) +
-                                      "' has to be taken over first");
-  }
+  // Refused when whoever wrote it last may still be doing so.
+  PS_TRY(
+      auto const epoch,
+      reading_epoch(context, inode, name_for_people(context.database, command.path(), inode.id)));
   add_reader(context, inode.id, context.session);
-  grant(context, inode, inode.epoch, granted);
+  grant(context, inode, epoch, granted);
   granted.set_shared(true);
   granted.set_sealed(true);
   granted.set_clean(true);
@@ -96,8 +115,6 @@ void grant_new_file(Context& context, Inode& inode, proto::Lease& granted) {
   lease.sealed = true;
   lease.fenced = true;
   store_lease(context, lease);
-  inode.epoch = lease.epoch;
-  store_inode(context.database, inode);
   grant(context, inode, lease.epoch, granted);
   granted.set_sealed(true);
   granted.set_clean(true);
@@ -109,6 +126,15 @@ Applied apply_open_file(Context& context, proto::Open_file const& command,
   PS_TRY(auto inode, resolve_file(database, command.path()));
   if (command.shared()) return open_shared(context, command, inode, *reply.mutable_lease());
   auto const old = load_lease(database, inode.id);
+  if (command.read_only()) {
+    PS_TRY(auto const epoch, reading_epoch(context, inode, command.path()));
+    auto& lease = *reply.mutable_lease();
+    fill_file(database, inode, {}, *lease.mutable_file());
+    lease.set_epoch(epoch.value);
+    lease.set_is_live(old.has_value());
+    fill_map(database, inode.id, *lease.mutable_map());
+    return success();
+  }
   std::string previous;
   if (old && old->session && old->session != context.session) {
     previous = describe_session(database, old->session);
@@ -129,7 +155,7 @@ Applied apply_open_file(Context& context, proto::Open_file const& command,
   lease.epoch = Epoch{static_cast<std::uint32_t>(next_counter(database, "epoch"))};
   lease.fenced = !old;
   store_lease(context, lease);
-  inode.epoch = lease.epoch;
+  database.run("DELETE FROM reading WHERE file = ?", inode.id);
   // What a writer that has gone without closing had put behind the end.
   if (old) remove_chunks_from(context, inode, inode.positions());
   store_inode(database, inode);
@@ -206,8 +232,9 @@ Applied apply_revoke(Context& context, proto::Revoke const& command) {
     return failure(Errc::not_found, "'" + command.path() + "' is not in use by anybody");
   }
   for (auto const reader : readers) {
-    context.effects.lost_leases.push_back(
-        {reader, inode.id, inode.epoch, describe_session(context.database, context.session)});
+    context.effects.lost_leases.push_back({reader, inode.id,
+                                           known_reading_epoch(context.database, inode.id),
+                                           describe_session(context.database, context.session)});
     remove_reader(context, inode.id, reader);
   }
   if (!lease || !lease->session) {

@@ -33,6 +33,11 @@ std::vector<Session_id> readers_of(Database& database, File_id file) {
   return readers;
 }
 
+Epoch known_reading_epoch(Database& database, File_id file) {
+  auto const known = database.number("SELECT epoch FROM reading WHERE file = ?", 0, file);
+  return Epoch{static_cast<std::uint32_t>(known)};
+}
+
 bool is_reader(Database& database, File_id file, Session_id session) {
   return database.number("SELECT 1 FROM reader WHERE file = ? AND session = ?", 0, file, session) !=
          0;
@@ -61,6 +66,7 @@ void delete_inode(Context& context, Inode inode) {
   context.database.run("DELETE FROM property WHERE inode = ?", inode.id);
   context.database.run("DELETE FROM symlink WHERE inode = ?", inode.id);
   context.database.run("DELETE FROM reader WHERE file = ?", inode.id);
+  context.database.run("DELETE FROM reading WHERE file = ?", inode.id);
   if (load_lease(context.database, inode.id)) remove_lease(context, inode.id);
 }
 
@@ -84,6 +90,9 @@ void end_lease(Context& context, Lease_row lease, bool clean) {
   }
   if (clean && lease.fenced) {
     remove_lease(context, lease.file);
+    // What this holder had open may be read on, by it and by others.
+    context.database.run("INSERT OR REPLACE INTO reading(file, epoch) VALUES(?, ?)", lease.file,
+                         lease.epoch);
     return;
   }
   lease.session = {};

@@ -280,6 +280,9 @@ Applied apply_link(Context& context, proto::Rename const& command, proto::Mds_re
   PS_TRY(auto const to, find_place(context.database, command.to()));
   if (to.inode) return failure(Errc::exists, "'" + command.to() + "' exists already");
   if (inode.links == 0) return failure(Errc::not_found, "the file has been removed");
+  if (command.not_leased()) {
+    PS_CHECK(refuse_leased(context, inode.id, command.from(), "link"));
+  }
   ++inode.links;
   inode.changed_ms = context.wall_ms;
   store_inode(context.database, inode);
@@ -320,8 +323,21 @@ Applied apply_set_attributes(Context& context, proto::Set_attributes const& comm
   return success();
 }
 
+namespace {
+
+Outcome<Inode> resize_target(Context& context, proto::Resize const& command) {
+  if (command.file() == 0) return resolve_file(context.database, command.path());
+  auto inode = load_inode(context.database, File_id{command.file()});
+  if (!inode || inode->is_directory()) {
+    return failure(Errc::not_found, "no file with id " + std::to_string(command.file()));
+  }
+  return *std::move(inode);
+}
+
+}  // namespace
+
 Applied apply_resize(Context& context, proto::Resize const& command, proto::Mds_reply& reply) {
-  PS_TRY(auto inode, resolve_file(context.database, command.path()));
+  PS_TRY(auto inode, resize_target(context, command));
   if (command.size() > file_bytes_max) {
     return failure(Errc::too_large, "a file has at most 1P");
   }

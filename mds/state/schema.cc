@@ -15,7 +15,7 @@ constexpr char const* tables[] = {
     " ssd_cache INTEGER NOT NULL, modified_ms INTEGER NOT NULL, chunks INTEGER NOT NULL,"
     " mode INTEGER NOT NULL DEFAULT 0, uid INTEGER NOT NULL DEFAULT 0,"
     " gid INTEGER NOT NULL DEFAULT 0, modified_sub_ns INTEGER NOT NULL DEFAULT 0,"
-    " changed_ms INTEGER NOT NULL DEFAULT 0, epoch INTEGER NOT NULL DEFAULT 0)",
+    " changed_ms INTEGER NOT NULL DEFAULT 0)",
 
     "CREATE TABLE IF NOT EXISTS dirent(parent INTEGER NOT NULL, name TEXT NOT NULL,"
     " inode INTEGER NOT NULL, PRIMARY KEY(parent, name)) WITHOUT ROWID",
@@ -56,12 +56,8 @@ constexpr char const* tables[] = {
     " epoch INTEGER NOT NULL, sealed INTEGER NOT NULL, fenced INTEGER NOT NULL)",
     "CREATE INDEX IF NOT EXISTS lease_session ON lease(session)",
 
-    // Sessions that have a file open for reading only; never beside a lease of another session.
-    "CREATE TABLE IF NOT EXISTS reader(file INTEGER NOT NULL, session INTEGER NOT NULL,"
-    " PRIMARY KEY(file, session)) WITHOUT ROWID",
-    "CREATE INDEX IF NOT EXISTS reader_session ON reader(session, file)",
-
-    "CREATE TABLE IF NOT EXISTS symlink(inode INTEGER PRIMARY KEY, target TEXT NOT NULL)",
+    // Files whose last writer has closed them: the epoch under which they may be read.
+    "CREATE TABLE IF NOT EXISTS reading(file INTEGER PRIMARY KEY, epoch INTEGER NOT NULL)",
 
     "CREATE TABLE IF NOT EXISTS event(number INTEGER PRIMARY KEY, time_ms INTEGER NOT NULL,"
     " source TEXT NOT NULL, severity TEXT NOT NULL, text TEXT NOT NULL)",
@@ -74,6 +70,16 @@ constexpr char const* tables[] = {
     " reply BLOB NOT NULL, PRIMARY KEY(session, sequence)) WITHOUT ROWID",
 };
 
+// Of files that mounts use.
+constexpr char const* mount_tables[] = {
+    // Sessions that have a file open for reading only; never beside a lease of another session.
+    "CREATE TABLE IF NOT EXISTS reader(file INTEGER NOT NULL, session INTEGER NOT NULL,"
+    " PRIMARY KEY(file, session)) WITHOUT ROWID",
+    "CREATE INDEX IF NOT EXISTS reader_session ON reader(session, file)",
+
+    "CREATE TABLE IF NOT EXISTS symlink(inode INTEGER PRIMARY KEY, target TEXT NOT NULL)",
+};
+
 // What version 1 lacks; its tables are otherwise those above.
 constexpr char const* from_version_1[] = {
     "ALTER TABLE inode ADD COLUMN mode INTEGER NOT NULL DEFAULT 0",
@@ -81,7 +87,6 @@ constexpr char const* from_version_1[] = {
     "ALTER TABLE inode ADD COLUMN gid INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE inode ADD COLUMN modified_sub_ns INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE inode ADD COLUMN changed_ms INTEGER NOT NULL DEFAULT 0",
-    "ALTER TABLE inode ADD COLUMN epoch INTEGER NOT NULL DEFAULT 0",
 };
 
 }  // namespace
@@ -89,6 +94,7 @@ constexpr char const* from_version_1[] = {
 Outcome<void> prepare_schema(Database& database) {
   database.run("BEGIN IMMEDIATE");
   for (auto const* const table : tables) database.run(table);
+  for (auto const* const table : mount_tables) database.run(table);
   auto found = database.number("SELECT number FROM meta WHERE name = 'schema'", schema_version);
   if (found == 1) {
     for (auto const* const change : from_version_1) database.run(change);

@@ -168,7 +168,7 @@ class Memory_provider final : public Volume_provider {
 
   void list(List_done done) override {
     std::vector<Volume_description> all;
-    for (auto const& [name, store] : stores_) all.push_back({name, store->size});
+    for (auto const& [name, store] : stores_) all.push_back({name, store->size, false});
     defer_([done = std::move(done), all = std::move(all)]() mutable { done(std::move(all)); });
   }
 
@@ -177,7 +177,7 @@ class Memory_provider final : public Volume_provider {
     defer_([name, done = std::move(done), missing = found == stores_.end(),
             size = found == stores_.end() ? 0 : found->second->size] {
       if (missing) return done(failure(Errc::not_found, "there is no volume '" + name + "'"));
-      done(Volume_description{name, size});
+      done(Volume_description{name, size, false});
     });
   }
 

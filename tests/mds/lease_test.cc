@@ -144,5 +144,72 @@ TEST_F(Lease, A_leased_file_is_neither_removed_nor_shrunk_by_others) {
   EXPECT_EQ(status(ask(1, request)), Errc::ok);
 }
 
+TEST_F(Lease, Readers_share_the_epoch_of_the_last_writer_until_there_is_another) {
+  auto const read = [this](std::uint64_t session) {
+    proto::Mds_request request;
+    request.mutable_open_file()->set_path("/volumes/vm1");
+    request.mutable_open_file()->set_read_only(true);
+    return ask(session, request);
+  };
+  auto const fresh = read(1).lease().epoch();  // nobody has ever written it
+  EXPECT_NE(fresh, 0u);
+  EXPECT_EQ(read(2).lease().epoch(), fresh);
+  std::uint64_t file = 0;
+  auto const unsealed = open_file(1, "/volumes/vm1");
+  EXPECT_EQ(status(read(2)), Errc::busy);
+  auto const epoch = lease(1, "/volumes/vm1", file);
+  EXPECT_GT(unsealed.lease().epoch(), fresh);
+  EXPECT_EQ(read(2).lease().epoch(), epoch);
+  EXPECT_TRUE(read(2).lease().is_live());
+  EXPECT_EQ(close_file(1, file, epoch).status(), 0u);
+  EXPECT_EQ(read(2).lease().epoch(), epoch);
+  EXPECT_FALSE(read(2).lease().is_live());
+  lease(1, "/volumes/vm1", file);
+  expire(1);
+  EXPECT_EQ(status(read(2)), Errc::refused);  // may be in pieces: opened for writing first
+  remove(2, "/volumes/vm1");
+  EXPECT_EQ(machine_->database().number("SELECT count(*) FROM reading", 9), 0u);
+}
+
+TEST_F(Lease, A_guarded_command_fails_with_the_lease_it_relies_on) {
+  create(1, "/volumes/other", 4096);
+  std::uint64_t file = 0;
+  auto const epoch = lease(1, "/volumes/vm1", file);
+  proto::Mds_request request;
+  request.mutable_rename()->set_from("/volumes/other");
+  request.mutable_rename()->set_to("/volumes/new");
+  request.mutable_guard()->set_file(file);
+  request.mutable_guard()->set_epoch(epoch + 1);
+  EXPECT_EQ(status(ask(1, request)), Errc::stale_epoch);
+  request.mutable_guard()->set_epoch(epoch);
+  EXPECT_EQ(status(ask(2, request)), Errc::stale_epoch);
+  EXPECT_EQ(status(ask(1, request)), Errc::ok);
+}
+
+TEST_F(Lease, A_file_is_resized_by_its_id_under_any_name) {
+  std::uint64_t file = 0;
+  lease(1, "/volumes/vm1", file);
+  rename(1, "/volumes/vm1", "/volumes/vm2");
+  proto::Mds_request request;
+  request.mutable_resize()->set_file(file);
+  request.mutable_resize()->set_size(8192);
+  request.mutable_resize()->set_allow_shrink(true);
+  EXPECT_EQ(ask(1, request).file().size(), 8192u);
+  request.mutable_resize()->set_file(999);
+  EXPECT_EQ(status(ask(1, request)), Errc::not_found);
+}
+
+TEST_F(Lease, Whoever_wants_a_frozen_file_gets_no_link_to_one_being_written) {
+  std::uint64_t file = 0;
+  auto const epoch = lease(1, "/volumes/vm1", file);
+  proto::Mds_request request;
+  request.mutable_link()->set_from("/volumes/vm1");
+  request.mutable_link()->set_to("/volumes/link");
+  request.mutable_link()->set_not_leased(true);
+  EXPECT_EQ(status(ask(2, request)), Errc::busy);
+  close_file(1, file, epoch);
+  EXPECT_EQ(status(ask(2, request)), Errc::ok);
+}
+
 }  // namespace
 }  // namespace pstorage::mds

@@ -14,8 +14,9 @@ std::string dump(Database& database) {
       {"SELECT name, number, text FROM meta ORDER BY name", 3},
       {"SELECT name, value FROM config ORDER BY name", 2},
       {"SELECT id, type, size, links, norm, min, domain, tier, chunk_size, ssd_cache, modified_ms,"
-       " chunks, mode, uid, gid, modified_sub_ns, changed_ms, epoch FROM inode ORDER BY id",
-       18},
+       " chunks, mode, uid, gid, modified_sub_ns, changed_ms FROM inode ORDER BY id",
+       17},
+      {"SELECT file, epoch FROM reading ORDER BY file", 2},
       {"SELECT file, session FROM reader ORDER BY file, session", 2},
       {"SELECT inode, target FROM symlink ORDER BY inode", 2},
       {"SELECT parent, name, inode FROM dirent ORDER BY parent, name", 3},

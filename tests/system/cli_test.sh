@@ -110,8 +110,11 @@ expect 1 "give -b|where is cluster" pstorage -c other stat
 
 # ---- volumes and attributes
 expect 0 "^NAME" pstorage -q volume ls
-expect 0 "" pstorage volume create vm1 -s 10G --replicas 3:2
+expect 0 "" pstorage volume create vm1 -s 10G --format raw --replicas 3:2
 expect 1 "exists already" pstorage volume create vm1 -s 10G
+expect 1 "exists already" pstorage volume create vm1 -s 10G --format raw
+expect 1 "no clusters" pstorage volume create vm2 -s 1G --format raw --cluster 1M
+expect 1 "cluster" pstorage volume create vm2 -s 1G --cluster 100K
 expect 1 "bad size|multiple of 512" pstorage volume create vm2 -s 1000
 expect 1 "size" pstorage volume create vm2 -s 10X
 expect 1 "minimum is above the norm" pstorage volume create vm2 -s 1G --replicas 2:3
@@ -131,8 +134,19 @@ expect 0 "tier=1" pstorage get-attr -p /volumes/vm1
 expect 1 "unknown attribute 'replica'" pstorage set-attr -p / replica=3
 expect 1 "not on a mount" pstorage get-attr /pstorage/stor1
 expect 1 "not in use" pstorage revoke /volumes/vm1
-expect 0 "" pstorage volume rm vm1
-expect 1 "no file or directory" pstorage volume rm vm1
+expect 0 "" pstorage volume rename vm1 group/vm2
+expect 0 "^group/vm2 +10GB" pstorage -q volume ls
+expect 1 "directory of volumes" pstorage volume rm group
+expect 1 "is a raw volume" pstorage volume snapshot group/vm2
+expect 0 "" pstorage volume rm group/vm2
+expect 1 "no file or directory" pstorage volume rm group/vm2
+expect 0 "^group/vm2 +10GB" pstorage -q volume trash
+expect 1 "not in the trash" pstorage volume undelete none
+expect 0 "" pstorage volume undelete group/vm2 --as vm1
+expect 0 "" pstorage volume rm --now vm1
+expect 0 "^NAME" pstorage -q volume trash
+expect 1 "bad time" pstorage volume trash --retention week
+expect 0 "" pstorage volume trash --retention 0
 
 # ---- settings, services, events
 expect 0 "^mds.wd.offline_tout=300000" pstorage get-config
@@ -164,7 +178,7 @@ expect 0 "^Cluster 'stor1'" pstorage -q stat
 
 # ---- kill -9, restart, clean stop
 for round in 1 2 3; do
-  pstorage -q volume create "keep$round" -s 1G
+  pstorage -q volume create "keep$round" -s 1G --format raw
   kill -KILL "$mds_pid"
   start_mds
   expect 0 "^keep$round " pstorage -q volume ls

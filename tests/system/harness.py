@@ -95,8 +95,9 @@ class Cluster:
     def pstorage(self, *arguments, ok=True, **options):
         return run("pstorage", *arguments, ok=ok, env=self.environment, **options)[1]
 
-    def volume(self, name, size):
-        self.pstorage("-q", "volume", "create", name, "-s", size)
+    def volume(self, name, size, image_format="raw"):
+        """Raw unless asked: most tests count chunks of one file."""
+        self.pstorage("-q", "volume", "create", name, "-s", size, "--format", image_format)
 
     def uri(self, export):
         return f"nbd+unix:///{export}?socket={self.socket}"

@@ -61,7 +61,8 @@ def chunk_files(one, name):
 def servers_are_lost_return_and_are_removed_under_fio_verify():
     with cluster(cs=5, replicas="3:2") as one:
         one.pstorage("-q", "set-config", "mds.wd.offline_tout=2000")
-        one.pstorage("-q", "volume", "create", "v", "-s", "80M", "--chunk-size", "4M")
+        one.pstorage("-q", "volume", "create", "v", "-s", "80M", "--format", "raw",
+                     "--chunk-size", "4M")
         fio = fio_verify(one.uri("v"), LOAD_SECONDS)
         time.sleep(2)
 
@@ -117,7 +118,8 @@ def servers_are_lost_return_and_are_removed_under_fio_verify():
 
 def damage_is_found_and_repaired_by_check():
     with cluster(cs=3, replicas="3:2") as one:
-        one.pstorage("-q", "volume", "create", "v", "-s", "8M", "--chunk-size", "4M")
+        one.pstorage("-q", "volume", "create", "v", "-s", "8M", "--format", "raw",
+                     "--chunk-size", "4M")
         handle = one.connect("v")
         content = os.urandom(1 << 20)
         handle.pwrite(content, 0)
@@ -162,7 +164,8 @@ def an_empty_server_fills_up_to_the_level_of_the_others():
         one = Cluster(cs=2, replicas="2:1", directory=directory)
         stack.callback(one.down)
         one.pstorage("-q", "set-config", "mds.alloc.free_space_margin=0")
-        one.pstorage("-q", "volume", "create", "v", "-s", "80M", "--chunk-size", "4M")
+        one.pstorage("-q", "volume", "create", "v", "-s", "80M", "--format", "raw",
+                     "--chunk-size", "4M")
         handle = one.connect("v")
         for offset in range(0, 80 << 20, 4 << 20):
             handle.pwrite(os.urandom(4 << 20), offset)

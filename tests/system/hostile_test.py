@@ -203,7 +203,8 @@ def a_full_disk_below_everything_loses_nothing_and_says_so():
         filler = os.path.join(disk, "filler")
         fill(filler)
         time.sleep(2)  # the metadata server looks once a second
-        one_line(*run("pstorage", "-q", "volume", "create", "w", "-s", "64M", ok=False,
+        one_line(*run("pstorage", "-q", "volume", "create", "w", "-s", "64M",
+                      "--format", "raw", ok=False,
                       env=one.environment), "disk", "full")
         handle.pwrite(block_content(1, 2), BLOCK)  # overwrites need no room
         handle.flush()

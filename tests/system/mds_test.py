@@ -156,7 +156,8 @@ def two_of_five_may_fail_and_without_a_majority_metadata_waits_and_says_why():
             one.kill(name)
         one.volume("with-three", "1M")
         one.kill(gone[2])
-        code, text = run("pstorage", "-q", "volume", "create", "other", "-s", "1M", ok=False,
+        code, text = run("pstorage", "-q", "volume", "create", "other", "-s", "1M",
+                             "--format", "raw", ok=False,
                          env=one.environment)
         check(code == 1 and ("no MDS answers" in text) and text.count("\n") == 1,
               f"without a majority: exit {code}: {text}")

@@ -19,6 +19,7 @@ void Image_sim::turn() { PS_ASSERT(loop_.run_one()); }
 
 Sim_result Image_sim::run() {
   prepare();
+  is_prepared_ = true;
   auto const lives = 2 + random_.below(2);
   for (std::uint64_t life = 0; life < lives && !has_failed(); ++life) {
     open(true, true);
@@ -31,7 +32,7 @@ Sim_result Image_sim::run() {
     open(true, true);
     live(20);
     if (!has_failed()) close();
-    if (!has_failed()) check_file(true);
+    if (!has_failed()) check_file(*top_, true);
     if (!has_failed()) check_content(false);
   }
   for (auto const byte : top_->bytes())
@@ -82,7 +83,10 @@ void Image_sim::open(bool is_writable, bool may_recover) {
 
 void Image_sim::live(unsigned operations) {
   while (operations > 0 && !has_failed()) {
-    if (in_flight_ < depth_max && (loop_.is_idle() || random_.percent(40))) {
+    if (is_prepared_ && !is_chain_ && !is_switching_ && random_.percent(2)) take_snapshot();
+    if (is_switching_) {
+      turn();
+    } else if (in_flight_ < depth_max && (loop_.is_idle() || random_.percent(40))) {
       submit();
       ++result_.operations;
       --operations;
@@ -176,6 +180,36 @@ void Image_sim::submit_flush() {
   });
 }
 
+/// As the server does it: quiet, a new top that is marked as open, the switch, which the metadata
+/// server makes durable at once.
+void Image_sim::take_snapshot() {
+  while (in_flight_ > 0 && !has_failed()) turn();
+  if (has_failed()) return;
+  next_ = std::make_unique<Sim_file>(random_);
+  auto header = header_;
+  {
+    Blocking_store store(next_->open(loop_), turns());
+    if (auto const created = create_image(store, header, false); !created.has_value())
+      return fail(created.error().text);
+    header.in_use = in_use_open;
+    header.flags &= ~flag_empty;
+    auto bytes = Slice::allocate(header_bytes);
+    encode_header(header, bytes.mutable_bytes());
+    if (!store.write(0, bytes) || !store.flush()) return fail("the new top cannot be written");
+  }
+  is_switching_ = true;
+  tell("snapshot", 0, 0, 0, false);
+  auto const commit = [this](Done done) {
+    base_ = std::exchange(top_, std::move(next_));
+    is_chain_ = true;
+    loop_.defer([done = std::move(done)] { done(success()); });
+  };
+  image_->push_layer(next_->open(loop_), header, commit, [this](Result<void> const& result) {
+    is_switching_ = false;
+    if (!result) fail("the snapshot failed: " + result.error().message());
+  });
+}
+
 void Image_sim::close() {
   while (in_flight_ > 0 && !has_failed()) turn();
   if (has_failed()) return;
@@ -192,7 +226,7 @@ void Image_sim::close() {
 
 void Image_sim::lose_power() {
   if (random_.percent(20)) {  // while it is being closed
-    while (in_flight_ > 0 && !has_failed()) turn();
+    while ((in_flight_ > 0 || is_switching_) && !has_failed()) turn();
     image_->close([](Result<void> const&) {});
     for (auto steps = random_.below(8); steps > 0 && !loop_.is_idle(); --steps) turn();
   }
@@ -200,19 +234,19 @@ void Image_sim::lose_power() {
   image_.reset();
   loop_.clear();
   in_flight_ = 0;
+  is_switching_ = false;
+  next_.reset();
   bool const power = random_.percent(75);
   tell(power ? "power lost" : "killed", 0, 0, 0, false);
-  if (power)
-    top_->crash();
-  else
-    top_->kill();
+  for (auto* const file : {top_.get(), base_.get()}) power ? file->crash() : file->kill();
   ++result_.crashes;
-  check_file(false);
+  check_file(*top_, false);
+  if (is_chain_ && !has_failed()) check_file(*base_, true);
   if (!has_failed()) check_content(power);
 }
 
-void Image_sim::check_file(bool was_closed) {
-  Blocking_store store(top_->open(loop_), turns());
+void Image_sim::check_file(Sim_file& file, bool was_closed) {
+  Blocking_store store(file.open(loop_), turns());
   auto const checked = check_image(store, Check_options{});
   if (!checked.has_value()) return fail("check: " + checked.error().text);
   auto const& report = checked.value();
@@ -221,7 +255,7 @@ void Image_sim::check_file(bool was_closed) {
   if (was_closed && (report.is_in_use || report.tail_bytes > 0))
     return fail("check: the closed image is marked as in use or has a tail");
   if (!judge_) return;
-  if (auto const verdict = judge_(Bytes(top_->bytes())); !verdict.empty()) fail(verdict);
+  if (auto const verdict = judge_(Bytes(file.bytes())); !verdict.empty()) fail(verdict);
 }
 
 void Image_sim::check_content(bool power) {

@@ -43,9 +43,10 @@ class Image_sim {
   void submit_flush();
   void tell(char const* what, std::uint64_t first, std::uint64_t count, std::uint64_t number,
             bool fua) const;
+  void take_snapshot();
   void close();
   void lose_power();
-  void check_file(bool was_closed);
+  void check_file(Sim_file& file, bool was_closed);
   void check_content(bool power);
   void fail(std::string const& fault) {
     if (result_.fault.empty()) result_.fault = fault;
@@ -53,7 +54,10 @@ class Image_sim {
   bool has_failed() const { return !result_.fault.empty(); }
   void turn();
   Turn turns() {
-    return [this] { turn(); };
+    return [this] {
+      turn();
+      return true;
+    };
   }
 
   Seeded random_;
@@ -62,6 +66,9 @@ class Image_sim {
   std::unique_ptr<Sim_file> top_ = std::make_unique<Sim_file>(random_);
   bool is_verbose_;
   Judge judge_;
+  std::unique_ptr<Sim_file> next_;  // a new top that nothing leads to yet
+  bool is_switching_ = false;
+  bool is_prepared_ = false;
   bool is_chain_ = false;
   std::uint32_t extension_bytes_ = 0;
   Header header_;

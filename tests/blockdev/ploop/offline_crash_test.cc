@@ -155,11 +155,13 @@ TEST(Offline_crash, Snapshot) {
 }
 
 TEST(Offline_crash, Merge_of_the_top) {
-  cut_everywhere([](Virtual_disk& disk) { return disk.merge(top_guid, silent); }, true);
+  test::Seeded random(9);
+  cut_everywhere([&](Virtual_disk& disk) { return disk.merge(top_guid, random, silent); }, true);
 }
 
 TEST(Offline_crash, Delete_of_the_base_snapshot_merges_its_child) {
-  cut_everywhere([](Virtual_disk& disk) { return disk.remove(snapshot_1, silent); }, true);
+  test::Seeded random(9);
+  cut_everywhere([&](Virtual_disk& disk) { return disk.remove(snapshot_1, random, silent); }, true);
 }
 
 TEST(Offline_crash, Grow_until_data_must_move_out_of_the_table_s_way) {

@@ -29,7 +29,10 @@ class Volume_image : public testing::Test {
                                           resize);
   }
   Turn turn() {
-    return [this] { PS_ASSERT(queue.run_one()); };
+    return [this] {
+      PS_ASSERT(queue.run_one());
+      return true;
+    };
   }
   void open_volume() {
     std::vector<Layer> layers;

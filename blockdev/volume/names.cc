@@ -1,0 +1,51 @@
+#include "blockdev/volume/names.h"
+
+#include <algorithm>
+
+namespace pstorage::volume {
+namespace {
+
+constexpr std::size_t name_bytes_max = 200;
+
+bool is_good_part(std::string const& part) {
+  return !part.empty() && part.front() != '.' && part.size() <= name_bytes_max &&
+         std::none_of(part.begin(), part.end(), [](char c) {
+           return static_cast<unsigned char>(c) < 0x20 || c == 0x7F || c == '@';
+         });
+}
+
+}  // namespace
+
+Outcome<Volume_name> parse_volume_name(std::string const& text) {
+  auto const bad = failure(Errc::bad_request, "bad volume name '" + text +
+                                                  "': give a name like 'vm1', 'group/vm1' or, for "
+                                                  "a snapshot, 'vm1@monday'");
+  Volume_name result;
+  auto const at = text.find('@');
+  result.name = text.substr(0, at);
+  if (at != std::string::npos) {
+    result.snapshot = text.substr(at + 1);
+    if (result.snapshot.empty()) return bad;
+  }
+  for (std::size_t from = 0; from <= result.name.size();) {
+    auto const to = std::min(result.name.find('/', from), result.name.size());
+    if (!is_good_part(result.name.substr(from, to - from))) return bad;
+    from = to + 1;
+  }
+  return result;
+}
+
+Outcome<Volume_name> parse_plain_name(std::string const& text) {
+  PS_TRY(auto name, parse_volume_name(text));
+  if (!name.snapshot.empty())
+    return failure(Errc::bad_request,
+                   "bad volume name '" + text + "': a snapshot is not possible here");
+  return name;
+}
+
+std::pair<std::string, std::string> split_last(std::string const& path) {
+  auto const slash = path.rfind('/');
+  return {path.substr(0, slash), path.substr(slash + 1)};
+}
+
+}  // namespace pstorage::volume

@@ -1,0 +1,39 @@
+// Names of volumes: "vm1", "group/vm1", and their snapshots: "vm1@monday". Pure.
+#pragma once
+
+#include <string>
+
+#include "core/result.h"
+
+namespace pstorage::volume {
+
+/// The directory of all volumes. A volume is a file there (raw), or a directory with a disk in it.
+inline constexpr char const* volumes_root = "/volumes";
+/// Where deleted volumes wait. Names of volumes in it: what they were called, and when it was.
+inline constexpr char const* trash_root = "/trash";
+inline constexpr char const* descriptor_file = "DiskDescriptor.xml";
+inline constexpr char const* base_file = "root.hds";
+/// Directories being filled begin with this; they are no volumes yet.
+inline constexpr char const* unfinished_prefix = ".new-";
+
+/// Properties of a volume's directory or file.
+inline constexpr char const* format_property =
+    "volume.format";                                         // "ploop": so listings need not look
+inline constexpr char const* size_property = "volume.size";  // bytes, of a ploop volume
+
+struct Volume_name {
+  std::string name;
+  std::string snapshot;  // empty: the volume itself
+
+  /// "/volumes/NAME".
+  std::string path() const { return std::string(volumes_root) + "/" + name; }
+};
+
+/// Errors: bad_request, saying what is possible.
+Outcome<Volume_name> parse_volume_name(std::string const& text);
+/// The same where a snapshot makes no sense. Errors: as above.
+Outcome<Volume_name> parse_plain_name(std::string const& text);
+/// "/volumes/a/vm1" -> "/volumes/a", "vm1".
+std::pair<std::string, std::string> split_last(std::string const& path);
+
+}  // namespace pstorage::volume

@@ -1,0 +1,58 @@
+// The commands "pstorage volume ...". They are declared in core/cli/commands.h, which knows nothing
+// of images; `pstorage` is linked with this library.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "blockdev/volume/volume_work.h"
+#include "core/cli/commands.h"
+
+namespace pstorage::volume {
+
+/// What the options of all these commands say.
+struct Volume_options {
+  std::string name;
+  std::string other;  // second name, file, or snapshot
+  std::string size;
+  std::string format = "ploop";
+  std::string cluster;
+  std::string replicas;
+  std::string tier;
+  std::string failure_domain;
+  std::string chunk_size;
+  std::string retention;
+  std::string target_name;
+  bool may_shrink = false;
+  bool now = false;
+  bool repairs = false;
+  bool purges = false;
+};
+
+/// A session with the cluster, made when a command needs it. The first says "connected to MDS#N".
+class Volume_cli {
+ public:
+  explicit Volume_cli(cli::Cli& cli) : cli_(cli) {}
+  cli::Cli& cli() { return cli_; }
+  /// Errors: with what to do when no MDS answers.
+  Outcome<Tool_session*> session();
+  /// Clusters done of all, on standard error when that is a terminal.
+  ploop::Progress progress(std::string what) const;
+  bool has_progress() const;
+
+ private:
+  cli::Cli& cli_;
+  std::unique_ptr<Tool_session> session_;
+};
+
+/// "2026-01-31 12:34:56", UTC.
+std::string utc_text(std::uint64_t wall_ms);
+
+using Shared_cli = std::shared_ptr<Volume_cli>;
+using Shared_options = std::shared_ptr<Volume_options>;
+/// Adds its commands to `group`.
+void add_basic_commands(Shared_cli const& cli, Shared_options const& options, CLI::App* group);
+void add_snapshot_commands(Shared_cli const& cli, Shared_options const& options, CLI::App* group);
+void add_trash_commands(Shared_cli const& cli, Shared_options const& options, CLI::App* group);
+
+}  // namespace pstorage::volume

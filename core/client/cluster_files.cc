@@ -1,0 +1,133 @@
+// Cluster: readers, sizes and leases of open files; what clients ask of each other.
+#include <algorithm>
+#include <utility>
+
+#include "core/assert.h"
+#include "core/client/cluster.h"
+
+namespace pstorage::client {
+namespace {
+
+constexpr Duration answer_patience = std::chrono::seconds(30);
+
+}  // namespace
+
+File_volume* Cluster::find(Volume const& volume) const {
+  for (File_volume* known : volumes_)
+    if (static_cast<Volume const*>(known) == &volume) return known;
+  return nullptr;
+}
+
+void Cluster::open_reader(std::string const& path, Duration patience,
+                          std::function<void(Outcome<std::unique_ptr<Volume>>)> done) {
+  proto::Mds_request request;
+  request.mutable_open_file()->set_path(path);
+  request.mutable_open_file()->set_read_only(true);
+  session_.call(std::move(request), std::max(patience, Duration(std::chrono::seconds(5))),
+                [this, path, patience, done = std::move(done),
+                 alive = std::weak_ptr<bool>(alive_)](Outcome<proto::Mds_reply> const& answer) {
+                  auto const token = alive.lock();
+                  if (token == nullptr || !*token) return;
+                  reader_answered(path, patience, answer, done);
+                });
+}
+
+void Cluster::reader_answered(std::string const& path, Duration patience,
+                              Outcome<proto::Mds_reply> const& answer,
+                              std::function<void(Outcome<std::unique_ptr<Volume>>)> const& done) {
+  if (answer.has_error()) {
+    if (errc_of(answer.error().code) != Errc::refused) return done(answer.error());
+    // Its last writer left without closing it: made good by opening and closing it.
+    open(path, {.force = false, .patience = patience},
+         [this, path, patience, done](Outcome<std::unique_ptr<Volume>> opened) {
+           if (!opened.has_value()) return done(std::move(opened).error());
+           auto const volume = std::make_shared<std::unique_ptr<Volume>>(std::move(opened).value());
+           (*volume)->close([this, path, patience, done, volume](Result<void> const& closed) {
+             executor_.defer([volume] { volume->reset(); });  // not inside its own callback
+             if (closed) return open_reader(path, patience, done);
+             done(failure(closed.error(), path + ": " + closed.error().message()));
+           });
+         });
+    return;
+  }
+  auto volume = std::make_unique<File_volume>(static_cast<Volume_host&>(*this), path,
+                                              answer.value().lease(), Volume_use::read);
+  volumes_.push_back(volume.get());
+  done(std::unique_ptr<Volume>(std::move(volume)));
+}
+
+void Cluster::resize(Volume& volume, std::uint64_t size_bytes, Done done) {
+  auto* const file = find(volume);
+  PS_ASSERT(file != nullptr);
+  proto::Mds_request request;
+  *request.mutable_guard() = guard_of(volume);
+  request.mutable_resize()->set_file(file->id().value);
+  request.mutable_resize()->set_size(size_bytes);
+  request.mutable_resize()->set_allow_shrink(true);
+  session_.call(std::move(request), Duration{0},
+                [this, &volume, size_bytes, done = std::move(done),
+                 alive = std::weak_ptr<bool>(alive_)](Outcome<proto::Mds_reply> const& answer) {
+                  auto const token = alive.lock();
+                  if (token == nullptr || !*token) return;
+                  auto* const known = find(volume);
+                  if (known == nullptr) return;  // destroyed meanwhile: nobody waits
+                  if (answer.has_error()) {
+                    if (known->lost_with(answer.error())) return done(Errc::stale_epoch);
+                    return done(answer.error().code);
+                  }
+                  known->set_size(size_bytes);
+                  done(success());
+                });
+}
+
+void Cluster::freeze(Volume& volume, Done done) {
+  auto* const file = find(volume);
+  PS_ASSERT(file != nullptr);
+  file->give_lease_back(std::move(done));
+}
+
+proto::Lease_guard Cluster::guard_of(Volume const& volume) const {
+  auto const* const file = find(volume);
+  PS_ASSERT(file != nullptr);
+  proto::Lease_guard guard;
+  guard.set_file(file->id().value);
+  guard.set_epoch(file->lease_epoch().value);
+  return guard;
+}
+
+void Cluster::ask_holder(std::string const& path, proto::Holder_request request, Duration patience,
+                         std::function<void(Outcome<void>)> done) {
+  proto::Mds_request ask;
+  ask.mutable_ask_holder()->set_path(path);
+  *ask.mutable_ask_holder()->mutable_request() = std::move(request);
+  ask.mutable_ask_holder()->set_timeout_ms(static_cast<std::uint32_t>(
+      std::chrono::duration_cast<std::chrono::milliseconds>(patience).count()));
+  // The MDS answers by then; more only in case it is gone itself.
+  session_.call(std::move(ask), patience + std::chrono::seconds(5),
+                [done = std::move(done)](Outcome<proto::Mds_reply> const& answer) {
+                  if (answer.has_error()) return done(answer.error());
+                  done(success());
+                });
+}
+
+void Cluster::asked(proto::Holder_question const& question) {
+  auto answer = [this, id = question.question(),
+                 alive = std::weak_ptr<bool>(alive_)](Outcome<void> const& result) {
+    auto const token = alive.lock();
+    if (token == nullptr || !*token) return;
+    proto::Mds_request request;
+    auto& out = *request.mutable_holder_answer();
+    out.set_question(id);
+    if (result.has_error()) {
+      out.set_status(static_cast<std::uint32_t>(errc_of(result.error().code)));
+      out.set_text(result.error().text);
+    }
+    session_.call(std::move(request), answer_patience, [](Outcome<proto::Mds_reply> const&) {});
+  };
+  if (!on_question_)
+    return answer(failure(
+        Errc::busy, "it is in use by " + options_.session.name + ", which works on it: try again"));
+  on_question_(find(File_id{question.file()}), question.request(), std::move(answer));
+}
+
+}  // namespace pstorage::client
