@@ -139,5 +139,39 @@ def life_of_a_container():
             ct.clear()
 
 
+def twenty_thousand_files_in_a_container():
+    """For scripts/test --full: unpacked, power cut off (all daemons killed), compared."""
+    if os.geteuid() != 0 or not os.path.exists("/dev/loop-control"):
+        skip("loop devices need root")
+    with cluster(cs=3, replicas="3:2") as one, mounted(one) as mnt:
+        ct = Containers(one)
+        try:
+            source = os.path.join(one.directory, "tree")
+            for number in range(20_000):
+                folder = os.path.join(source, f"d{number % 200}")
+                os.makedirs(folder, exist_ok=True)
+                with open(os.path.join(folder, f"f{number}"), "wb") as file:
+                    file.write(f"{number} ".encode() * (number % 500))
+            run("tar", "-cf", source + ".tar", "-C", source, ".")
+            ct("create", "7", "-s", "4G")
+            ct("mount", "7", "-m", ct.root)
+            run("tar", "-xf", source + ".tar", "-C", ct.root, timeout=600)
+            run("sync", "-f", ct.root)
+            for name in one.cs_names:
+                one.kill(name)
+            for name in one.cs_names:
+                one.start(name)
+            ct("umount", "7")
+            run("e2fsck", "-f", "-n", mnt / ".disks/private/7/root.hdd")
+            ct("mount", "7", "-m", ct.root)
+            run("tar", "-df", source + ".tar", "-C", ct.root, timeout=600)
+            ct("umount", "7")
+        finally:
+            ct.clear()
+
+
 if __name__ == "__main__":
-    main(life_of_a_container)
+    if len(sys.argv) > 1:
+        main(life_of_a_container, twenty_thousand_files_in_a_container)
+    else:
+        main(life_of_a_container)
