@@ -1,7 +1,10 @@
 // pstorage-nbd: serves the volumes of a cluster over NBD.
 
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <functional>
 #include <iostream>
@@ -35,6 +38,9 @@ struct Options {
   int cpu_affinity = -1;
   unsigned busy_poll_us = 0;
   unsigned wait_seconds = 12;
+  Tls_options tls;
+  std::vector<std::string> allow;
+  std::size_t connections_max = Server_options().connections_max;
 };
 
 void add_options(CLI::App& app, Options& options) {
@@ -59,6 +65,18 @@ void add_options(CLI::App& app, Options& options) {
       ->check(CLI::Range(0, 1023));
   app.add_option("--busy-poll-us", options.busy_poll_us, "Spin this long before sleeping")
       ->check(CLI::Range(0u, 1000000u));
+  app.add_option("--tls-certificates", options.tls.certificates,
+                 "Directory with server-cert.pem, server-key.pem and, to ask clients for theirs, "
+                 "ca-cert.pem: offers TLS");
+  app.add_option("--tls-psk", options.tls.psk_file,
+                 "File of lines USER:HEX, as psktool writes it: offers TLS with these keys");
+  app.add_flag("--tls-required", options.tls.is_required, "Serve TCP clients over TLS only");
+  app.add_option("--allow", options.allow,
+                 "Serve only TCP clients from these: 192.168.0.0/24,fd00::/8,...")
+      ->delimiter(',');
+  app.add_option("--max-connections", options.connections_max, "Clients at a time")
+      ->check(CLI::Range(std::size_t{1}, std::size_t{100000}))
+      ->capture_default_str();
   app.set_version_flag("-v,--version", std::string("pstorage-nbd ") + PSTORAGE_VERSION);
 }
 
@@ -66,6 +84,15 @@ Log_level level_of(std::string const& name) {
   if (name == "debug") return Log_level::debug;
   if (name == "warn") return Log_level::warn;
   return name == "error" ? Log_level::error : Log_level::info;
+}
+
+/// Listening sockets that systemd has opened for this process: descriptors 3, 4, ...
+int inherited_sockets() {
+  auto const number = [](char const* name) {
+    auto const* const text = std::getenv(name);
+    return text == nullptr ? 0L : std::strtol(text, nullptr, 10);
+  };
+  return number("LISTEN_PID") == ::getpid() ? static_cast<int>(number("LISTEN_FDS")) : 0;
 }
 
 /// Where to serve; makes the directory of the default socket.
@@ -76,7 +103,7 @@ Outcome<std::vector<Address>> addresses_of(Options const& options) {
     addresses.push_back(std::move(address));
   }
   std::string socket = options.socket;
-  if (socket.empty() && addresses.empty()) {
+  if (socket.empty() && addresses.empty() && inherited_sockets() == 0) {
     auto const directory = "/run/pstorage/" + options.cluster;
     PS_CHECK(make_directories(directory));
     socket = directory + "/nbd.sock";
@@ -88,39 +115,37 @@ Outcome<std::vector<Address>> addresses_of(Options const& options) {
   return addresses;
 }
 
-Server_options server_options(Options const& options) {
+Outcome<Server_options> server_options(Options const& options) {
   Server_options result;
   result.volumes = options.volumes;
+  result.connections_max = options.connections_max;
+  result.requires_tls = options.tls.is_required;
+  for (auto const& network : options.allow) PS_CHECK(result.allow.add(network));
+  bool const has_tls = !options.tls.certificates.empty() || !options.tls.psk_file.empty();
+  if (options.tls.is_required && !has_tls)
+    return failure(Errc::bad_request, "--tls-required needs --tls-certificates or --tls-psk");
+  if (!has_tls) return result;
+  PS_TRY(result.tls, Tls_settings::load(options.tls));
   return result;
 }
 
-/// Ticks the cluster's client.
-class Cluster_ticker final : public Ticker {
- public:
-  explicit Cluster_ticker(client::Cluster& cluster) : cluster_(cluster) {}
-  void on_tick() override { cluster_.on_tick(); }
-
- private:
-  client::Cluster& cluster_;
-};
-
 class Service {
  public:
-  Service(Options const& options, Runtime& runtime, client::Cluster_options cluster)
+  Service(Options const& options, Runtime& runtime, client::Cluster_options cluster,
+          Server_options server)
       : runtime_(runtime),
         cluster_(runtime.clock(), runtime.network(), runtime.random(), runtime.log(),
                  runtime.executor(), std::move(cluster)),
-        ticker_(cluster_),
         opener_(cluster_, runtime.executor(), runtime.clock(), runtime.log()),
         provider_(cluster_, opener_, runtime.executor(),
                   std::chrono::seconds(options.wait_seconds)),
-        server_(runtime, provider_, server_options(options)) {
-    runtime_.add_ticker(ticker_);
+        server_(runtime, provider_, std::move(server)) {
+    runtime_.add_ticker(cluster_);
     runtime_.add_ticker(opener_);
   }
   ~Service() {
     runtime_.remove_ticker(opener_);
-    runtime_.remove_ticker(ticker_);
+    runtime_.remove_ticker(cluster_);
   }
   Service(Service const&) = delete;
   Service& operator=(Service const&) = delete;
@@ -145,6 +170,11 @@ class Service {
     for (auto const& address : addresses) {
       PS_TRY(auto const real, server_.listen(address));
       runtime_.log().info("serving NBD", {{"at", real.text()}});
+    }
+    static constexpr int first_inherited = 3;  // sd_listen_fds(3)
+    for (int i = 0; i < inherited_sockets(); ++i) {
+      PS_CHECK(server_.adopt(first_inherited + i));
+      runtime_.log().info("serving NBD", {{"at", "a socket of the service manager"}});
     }
     return success();
   }
@@ -183,7 +213,6 @@ class Service {
 
   Runtime& runtime_;
   client::Cluster cluster_;
-  Cluster_ticker ticker_;
   volume::Volume_opener opener_;
   Cluster_provider provider_;
   Nbd_server server_;
@@ -217,7 +246,8 @@ Outcome<void> serve(Options options, cli::Daemon_start& start) {
     if (auto saved = save_bootstrap_list(name, all); !saved.has_value())
       log->warn("cannot note the metadata servers", {{"reason", saved.error().text}});
   };
-  Service service(options, runtime, std::move(cluster));
+  PS_TRY(auto server, server_options(options));
+  Service service(options, runtime, std::move(cluster), std::move(server));
   return service.run(addresses, start);
 }
 

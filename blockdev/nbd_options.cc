@@ -75,8 +75,27 @@ bool Nbd_session::parse_option() {
   return true;
 }
 
+void Nbd_session::take_starttls(Slice const& data) {
+  if (limits_.tls == Session_limits::Tls::none)
+    return reply_option_error(Option_answer::err_unsupported, "no TLS on this socket");
+  if (!data.empty() || tls_ != Tls_state::clear)
+    return reply_option_error(Option_answer::err_invalid,
+                              "this option takes no data, and comes once");
+  // What is behind it in the same read was sent in clear, by whomever.
+  if (!input_.view().empty()) return end("data behind STARTTLS");
+  tls_ = Tls_state::agreed;
+  reply_option(Option_answer::ack);
+  changed();
+}
+
 void Nbd_session::take_option(Option_header const& header, Slice data) {
-  switch (static_cast<Option>(header.option)) {
+  auto const option = static_cast<Option>(header.option);
+  bool const is_allowed = tls_ == Tls_state::secret ||
+                          limits_.tls != Session_limits::Tls::required || option == Option::abort ||
+                          option == Option::starttls;
+  if (!is_allowed && option == Option::export_name) return end("TLS is required");
+  if (!is_allowed) return reply_option_error(Option_answer::err_tls_required, "TLS is required");
+  switch (option) {
     case Option::export_name:
       return take_export_name(data);
     case Option::abort:
@@ -98,7 +117,7 @@ void Nbd_session::take_option(Option_header const& header, Slice data) {
     case Option::set_meta_context:
       return take_meta(data, true);
     case Option::starttls:
-      return reply_option_error(Option_answer::err_unsupported, "no TLS on this socket");
+      return take_starttls(data);
   }
   reply_option_error(Option_answer::err_unsupported, "unknown option");
 }

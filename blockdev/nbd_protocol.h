@@ -47,6 +47,7 @@ enum class Option_answer : std::uint32_t {
   err_policy = 0x80000002,
   err_invalid = 0x80000003,
   err_platform = 0x80000004,
+  err_tls_required = 0x80000005,
   err_unknown = 0x80000006,
   err_shutdown = 0x80000007,
   err_too_big = 0x80000009,

@@ -1,6 +1,13 @@
 #include "blockdev/nbd_server.h"
 
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
 #include <algorithm>
+#include <array>
+#include <cstring>
+#include <optional>
 
 #include "core/net/event_loop.h"
 #include "core/net/socket.h"
@@ -12,6 +19,27 @@ namespace {
 
 // A client that never stops sending must not keep the others waiting.
 constexpr int reads_a_turn = 16;
+constexpr std::size_t secret_read_bytes = 64u << 10;
+// Encrypted and not yet sent; the rest waits in clear, where it is counted.
+constexpr std::size_t secret_output_max = 1u << 20;
+
+/// The address of a TCP client; nothing for a unix socket.
+std::optional<Host_bytes> tcp_peer(int fd) {
+  sockaddr_storage storage{};
+  socklen_t size = sizeof storage;
+  if (::getpeername(fd, reinterpret_cast<sockaddr*>(&storage), &size) != 0) return std::nullopt;
+  Host_bytes host{};
+  if (storage.ss_family == AF_INET6) {
+    auto const& v6 = reinterpret_cast<sockaddr_in6 const&>(storage);
+    std::memcpy(host.data(), &v6.sin6_addr, host.size());
+    return host;
+  }
+  if (storage.ss_family != AF_INET) return std::nullopt;
+  auto const& v4 = reinterpret_cast<sockaddr_in const&>(storage);
+  host[10] = host[11] = 0xFF;
+  std::memcpy(host.data() + 12, &v4.sin_addr, 4);
+  return host;
+}
 
 }  // namespace
 
@@ -20,11 +48,13 @@ class Nbd_server::Connection final : public Session_events,
                                      private Event_handler,
                                      public std::enable_shared_from_this<Connection> {
  public:
-  Connection(Nbd_server& server, File_descriptor fd, std::string const& peer)
+  Connection(Nbd_server& server, File_descriptor fd, std::string const& peer,
+             Session_limits const& limits)
       : server_(server),
+        peer_(peer),
         socket_(server.runtime_.implementation().loop(), *this),
         session_(server.exports_, server.runtime_.clock(), server.runtime_.log(), *this, peer,
-                 server.options_.session) {
+                 limits) {
     socket_.open(std::move(fd));
   }
 
@@ -44,8 +74,25 @@ class Nbd_server::Connection final : public Session_events,
     if (closed_) return;
     if (!waiting_writable_) write();
     if (closed_) return;
-    if (session_.is_over() && session_.output().empty()) return close();
+    if (session_.is_over() && session_.output().empty() && secret_.empty()) return hang_up();
+    if (session_.wants_tls() && session_.output().empty()) {
+      tls_ = std::make_unique<Tls_stream>(*server_.options_.tls);
+      session_.tls_started();
+    }
     go_on();
+  }
+
+  /// What a client still sends (its end of TLS) must not meet a closed socket: it would be told of
+  /// an error.
+  void hang_up() {
+    if (std::exchange(draining_, true)) return;
+    hang_up_by_ = server_.runtime_.clock().now() + std::chrono::seconds(2);
+    ::shutdown(socket_.fd(), SHUT_WR);
+    if (readable_) drain();
+  }
+  void check_deadlines(Time_point now) {
+    session_.check_deadline(now);
+    if (draining_ && now >= hang_up_by_) close();
   }
 
   void close() {
@@ -63,10 +110,26 @@ class Nbd_server::Connection final : public Session_events,
       waiting_writable_ = false;
       mark_dirty();
     }
-    if (readable_) receive();
+    if (!readable_ || closed_) return;
+    draining_ ? drain() : receive();
+  }
+
+  void drain() {
+    for (int i = 0; i < reads_a_turn; ++i) {
+      std::array<std::byte, 4096> bytes;
+      Mutable_bytes const part(bytes);
+      auto const got = receive_some(socket_.fd(), {&part, 1});
+      if (got.closed || got.error) return close();
+      if (got.bytes == 0) {
+        readable_ = false;
+        return;
+      }
+    }
+    socket_.again();
   }
 
   void receive() {
+    if (tls_) return receive_secret();
     for (int i = 0; i < reads_a_turn && session_.wants_input(); ++i) {
       auto const buffers = session_.prepare();
       auto const got = receive_some(socket_.fd(), {buffers.parts.data(), buffers.count});
@@ -80,12 +143,79 @@ class Nbd_server::Connection final : public Session_events,
     go_on();
   }
 
+  void receive_secret() {
+    for (int i = 0; i < reads_a_turn; ++i) {
+      if (!decrypt()) return close();
+      if (!session_.wants_input()) break;
+      std::array<std::byte, secret_read_bytes> bytes;
+      Mutable_bytes const part(bytes);
+      auto const got = receive_some(socket_.fd(), {&part, 1});
+      if (got.closed || got.error) return close();
+      tls_->feed(Bytes(bytes).first(got.bytes));
+      if (got.bytes == 0 || (got.drained && !peer_ended_)) {
+        readable_ = false;
+        if (!decrypt()) return close();
+        break;
+      }
+    }
+    mark_dirty();  // the handshake has something to say, too
+    go_on();
+  }
+
+  /// Hands on what can be decrypted, as far as the session takes it. False: the client is gone.
+  bool decrypt() {
+    is_decrypted_ = true;
+    while (session_.wants_input()) {
+      auto const buffers = session_.prepare();
+      auto const got = tls_->read(buffers.parts[0]);
+      if (!got && got.error() != Errc::closed)
+        server_.runtime_.log().warn("TLS with an NBD client failed",
+                                    {{"peer", peer_}, {"reason", tls_->why()}});
+      if (!got) return false;
+      if (got.value() == 0) return true;
+      session_.received(got.value());
+    }
+    is_decrypted_ = false;
+    return true;
+  }
+
   // What is left in the socket is not told of again.
   void go_on() {
-    if (readable_ && session_.wants_input()) socket_.again();
+    if ((readable_ || !is_decrypted_) && session_.wants_input()) socket_.again();
+  }
+
+  void write_secret() {
+    auto& queue = session_.output();
+    while (tls_->is_ready() && !queue.empty() && secret_.bytes() < secret_output_max) {
+      std::array<iovec, 16> parts;
+      auto const count = queue.gather(parts);
+      std::size_t taken = 0;
+      for (std::size_t i = 0; i < count; ++i) {
+        Bytes const plain(static_cast<std::byte const*>(parts[i].iov_base), parts[i].iov_len);
+        if (!tls_->write(plain)) return close();
+        taken += plain.size();
+      }
+      queue.consume(taken);
+      take_encrypted();
+    }
+    take_encrypted();
+    if (!secret_.empty() && send_queued(socket_.fd(), secret_)) return close();
+    if (!secret_.empty() || !queue.empty()) {
+      waiting_writable_ = true;
+      socket_.wait_writable();
+    }
+    session_.sent();
+  }
+
+  void take_encrypted() {
+    auto const bytes = tls_->output();
+    if (bytes.empty()) return;
+    secret_.push({}, Slice::copy_of(bytes));
+    tls_->consume_output(bytes.size());
   }
 
   void write() {
+    if (tls_) return write_secret();
     auto& queue = session_.output();
     if (queue.empty()) return;
     if (send_queued(socket_.fd(), queue)) return close();
@@ -97,12 +227,18 @@ class Nbd_server::Connection final : public Session_events,
   }
 
   Nbd_server& server_;
+  std::string const peer_;
   Watch socket_;
   Nbd_session session_;
+  std::unique_ptr<Tls_stream> tls_;
+  Send_queue secret_;         // encrypted
+  bool is_decrypted_ = true;  // nothing waits inside tls_
   bool dirty_ = false;
   bool readable_ = false;    // there may be something in the socket
   bool peer_ended_ = false;  // the end is in there, too, and has to be found
   bool waiting_writable_ = false;
+  bool draining_ = false;  // everything is said
+  Time_point hang_up_by_{};
   bool closed_ = false;
 };
 
@@ -131,28 +267,55 @@ void Nbd_server::open_volumes(std::function<void(Outcome<void>)> done) {
 Outcome<Address> Nbd_server::listen(Address const& at) {
   Address real;
   PS_TRY(auto fd, listen_at(at, real));
+  accept_at(real, std::move(fd));
+  return real;
+}
+
+Outcome<void> Nbd_server::adopt(int listener) {
+  int listens = 0;
+  socklen_t size = sizeof listens;
+  bool const is_listener =
+      ::getsockopt(listener, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0 && listens != 0;
+  if (!is_listener || ::fcntl(listener, F_SETFL, O_NONBLOCK) != 0 ||
+      ::fcntl(listener, F_SETFD, FD_CLOEXEC) != 0)
+    return failure(Errc::bad_request, "descriptor " + std::to_string(listener) +
+                                          " of LISTEN_FDS is no listening socket");
+  Address named;  // without the path: whoever made the file removes it
+  named.host = "LISTEN_FDS:" + std::to_string(listener);
+  accept_at(named, File_descriptor(listener));
+  return success();
+}
+
+void Nbd_server::accept_at(Address const& at, File_descriptor fd) {
   auto acceptor = std::make_shared<Stream_acceptor>(
-      runtime_.implementation().loop(), real, std::move(fd),
-      [this, real](File_descriptor socket) { accepted(std::move(socket), real); },
+      runtime_.implementation().loop(), at, std::move(fd),
+      [this, at](File_descriptor socket) { accepted(std::move(socket), at); },
       [this](std::error_code error) {
         runtime_.log().warn("cannot accept an NBD client", {{"reason", error.message()}});
       });
   acceptor->start();
   acceptors_.push_back(std::move(acceptor));
-  return real;
+}
+
+void Nbd_server::refuse(std::string const& why, std::string const& peer) {
+  std::uint64_t suppressed = 0;
+  if (refusals_.allow(runtime_.clock().now(), suppressed))
+    runtime_.log().warn("refused an NBD client", {{"peer", peer}, {"reason", why}});
 }
 
 void Nbd_server::accepted(File_descriptor fd, Address const& at) {
-  auto const peer = peer_text(fd.get(), at.unix_path);
-  if (connections_.size() >= options_.connections_max) {
-    std::uint64_t suppressed = 0;
-    if (refusals_.allow(runtime_.clock().now(), suppressed))
-      runtime_.log().warn("refused an NBD client: too many connections",
-                          {{"peer", peer}, {"limit", options_.connections_max}});
-    return;
-  }
+  auto const host = tcp_peer(fd.get());
+  auto const peer = peer_text(fd.get(), host           ? std::string()
+                                        : at.is_unix() ? at.unix_path
+                                                       : at.host);
+  if (host && !options_.allow.allows(*host)) return refuse("its address is not allowed", peer);
+  if (connections_.size() >= options_.connections_max) return refuse("too many connections", peer);
   tune_socket(fd.get());
-  connections_.push_back(std::make_shared<Connection>(*this, std::move(fd), peer));
+  auto limits = options_.session;
+  limits.tls = !options_.tls                   ? Session_limits::Tls::none
+               : options_.requires_tls && host ? Session_limits::Tls::required
+                                               : Session_limits::Tls::optional;
+  connections_.push_back(std::make_shared<Connection>(*this, std::move(fd), peer, limits));
   connections_.back()->mark_dirty();
 }
 
@@ -176,7 +339,7 @@ void Nbd_server::on_tick() {
   static constexpr unsigned ticks_a_check = 100;
   if (++ticks_ % ticks_a_check != 0) return;
   auto const now = runtime_.clock().now();
-  for (auto const& connection : connections_) connection->session().check_deadline(now);
+  for (auto const& connection : connections_) connection->check_deadlines(now);
   for (auto const& acceptor : acceptors_) acceptor->resume();
   std::erase_if(connections_, [](auto const& c) { return c->is_finished(); });
 }

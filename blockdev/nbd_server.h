@@ -6,8 +6,10 @@
 #include <string>
 #include <vector>
 
+#include "blockdev/allow_list.h"
 #include "blockdev/exports.h"
 #include "blockdev/nbd_session.h"
+#include "blockdev/nbd_tls.h"
 #include "core/address.h"
 #include "core/net/rate_limit.h"
 #include "core/net/turn_flusher.h"
@@ -23,7 +25,10 @@ namespace pstorage::nbd {
 struct Server_options {
   std::vector<std::string> volumes;  // export only these and keep them open; empty: all
   std::size_t connections_max = 256;
-  Session_limits session;
+  Session_limits session;             // its `tls` is ignored: see below
+  std::shared_ptr<Tls_settings> tls;  // null: clients talk in clear
+  bool requires_tls = false;          // of TCP clients; on a unix socket it is offered
+  Allow_list allow;                   // for TCP clients
 };
 
 /// Thread: the runtime's loop.
@@ -39,6 +44,8 @@ class Nbd_server final : public Ticker, public Turn_flusher {
   void open_volumes(std::function<void(Outcome<void>)> done);
   /// Serves clients at `at`; returns the address with its real port.
   Outcome<Address> listen(Address const& at);
+  /// Serves clients of a listening socket that was handed over (systemd); its file stays.
+  Outcome<void> adopt(int listener);
   /// Takes no more clients and requests, answers what is under way, closes the volumes (flushed,
   /// leases given back), then calls `done`.
   void stop(std::function<void()> done);
@@ -50,7 +57,9 @@ class Nbd_server final : public Ticker, public Turn_flusher {
   class Connection;
   friend class Connection;
 
+  void accept_at(Address const& at, File_descriptor fd);
   void accepted(File_descriptor fd, Address const& at);
+  void refuse(std::string const& why, std::string const& peer);
   void mark_dirty(Connection& connection);
   void check_stopped();
 

@@ -28,7 +28,7 @@ Nbd_session::~Nbd_session() {
 }
 
 bool Nbd_session::wants_input() const {
-  return phase_ != Phase::over && !asking_ && in_flight_ < limits_.requests_max &&
+  return phase_ != Phase::over && !asking_ && !wants_tls() && in_flight_ < limits_.requests_max &&
          bytes_in_flight_ + output_.bytes() < limits_.bytes_max;
 }
 
@@ -66,6 +66,13 @@ void Nbd_session::parse() {
     }
   }
   parsing_ = false;
+}
+
+/// What was said in clear counts no more: somebody on the way may have said it.
+void Nbd_session::tls_started() {
+  tls_ = Tls_state::secret;
+  structured_ = false;
+  meta_context_ = false;
 }
 
 bool Nbd_session::skip_input() {

@@ -17,6 +17,8 @@ struct Session_limits {
   std::size_t requests_max = 1024;    // under way; more wait in the socket
   std::size_t bytes_max = 64u << 20;  // of their payload, and of replies not yet sent
   Duration haggling_max = std::chrono::seconds(60);
+  enum class Tls { none, optional, required };
+  Tls tls = Tls::none;
 };
 
 /// What a session tells its connection.
@@ -57,6 +59,10 @@ class Nbd_session {
 
   /// Everything has been said: close the connection once the output is written.
   bool is_over() const { return phase_ == Phase::over && in_flight_ == 0; }
+  /// The client has asked for TLS and was told to begin: everything behind the output that is there
+  /// now goes through it. Then call tls_started().
+  bool wants_tls() const { return tls_ == Tls_state::agreed; }
+  void tls_started();
   /// No callback is outstanding: may be destroyed.
   bool is_idle() const { return in_flight_ == 0 && !asking_; }
 
@@ -95,6 +101,7 @@ class Nbd_session {
   void take_export_name(Slice const& data);
   void export_name_acquired(Outcome<client::Volume*> volume);
   void take_list(Slice const& data);
+  void take_starttls(Slice const& data);
   void take_info(Slice const& data, bool go);
   void describe_export(Info_request const& request, Volume_description const& about);
   void go_acquired(Info_request const& request, Outcome<client::Volume*> volume);
@@ -135,6 +142,8 @@ class Nbd_session {
   std::uint64_t skipping_ = 0;  // bytes of input that belong to something refused
   Time_point deadline_{};
 
+  enum class Tls_state { clear, agreed, secret };
+  Tls_state tls_ = Tls_state::clear;
   bool no_zeroes_ = false;
   bool fixed_ = false;
   bool structured_ = false;

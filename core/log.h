@@ -49,4 +49,10 @@ class Log {
   }
 };
 
+/// For commands: they print their own errors, the library's log would only repeat them.
+class Silent_log final : public Log {
+ public:
+  void write(Log_level, std::string_view, Fields) override {}
+};
+
 }  // namespace pstorage

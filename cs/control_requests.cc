@@ -86,7 +86,9 @@ void Chunk_server::handle_seal(Connection_id connection, Header const& header,
     reply.set_epoch(stored.value);
     return send_control(connection, header, reply);
   }
-  if (PS_MUTANT(forget_the_seal)) return send_control(connection, header, Errc::ok);
+  if (seal.only_ask() || PS_MUTANT(forget_the_seal)) {
+    return send_control(connection, header, Errc::ok);
+  }
   store_->seal(file, epoch,
                [this, connection, header, alive = std::weak_ptr<bool>(alive_)](Errc done) {
                  if (!alive.expired()) send_control(connection, header, done);

@@ -1,4 +1,4 @@
-// make-cs.
+// make-cs, configure-cs.
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -8,6 +8,7 @@
 #include "core/cli/commands.h"
 #include "core/cli/daemon.h"
 #include "core/config/etc.h"
+#include "cs/configure_cs.h"
 #include "cs/make_cs.h"
 
 namespace pstorage::cli {
@@ -37,9 +38,56 @@ Outcome<void> make_cs(Cli& cli, cs::Make_cs_options options) {
   return success();
 }
 
+struct Configure_options {
+  cs::Configure_cs_options work;
+  std::string add;
+  std::string move;
+  bool drops = false;
+};
+
+Outcome<void> configure_cs(Cli& cli, Configure_options const& options) {
+  auto work = options.work;
+  int const changes =
+      (options.add.empty() ? 0 : 1) + (options.move.empty() ? 0 : 1) + (options.drops ? 1 : 0);
+  if (changes != 1) {
+    return failure(Errc::bad_request,
+                   "give one of -a JPATH (a journal elsewhere), -m JPATH (move it) and -d (back "
+                   "into the repository)");
+  }
+  work.change = options.drops           ? cs::Journal_change::drop
+                : !options.move.empty() ? cs::Journal_change::move
+                                        : cs::Journal_change::add;
+  work.journal_path = options.add + options.move;
+  if (!cli.options().is_quiet && ::isatty(STDERR_FILENO) != 0) work.progress = show_progress;
+  PS_TRY(auto const identity, cs::configure_cs(work));
+  if (cli.options().is_quiet) return success();
+  std::printf(
+      "The journal of CS#%u is now %s. Start it: csd -r %s\n", identity.cs.value,
+      identity.journal.empty() ? (work.directory + "/journal").c_str() : identity.journal.c_str(),
+      work.directory.c_str());
+  return success();
+}
+
+void add_configure(Cli& cli) {
+  auto const options = std::make_shared<Configure_options>();
+  auto* const command =
+      cli.add_command("configure-cs", "Gives a stopped chunk server another place for its journal",
+                      [&cli, options] { return configure_cs(cli, *options); });
+  command->add_option("-r,--repository", options->work.directory, "Directory of the chunk server")
+      ->required();
+  command->add_option("-a,--add-journal", options->add,
+                      "Journal elsewhere, best on an SSD: a new file, or a directory for it");
+  command->add_flag("-d,--drop-journal", options->drops, "Journal back into the repository");
+  command->add_option("-m,--move-journal", options->move,
+                      "Journal from one place of its own to another");
+  command->add_option("-s,--journal-size", options->work.journal_mb,
+                      "Journal size in MB, rounded up to a multiple of 64 (default: as before)");
+}
+
 }  // namespace
 
 void add_cs_commands(Cli& cli) {
+  add_configure(cli);
   auto const options = std::make_shared<cs::Make_cs_options>();
   auto* const make = cli.add_command("make-cs", "Makes the repository of a chunk server",
                                      [&cli, options] { return make_cs(cli, *options); });

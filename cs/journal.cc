@@ -1,5 +1,6 @@
 #include "cs/journal.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "core/crc32c.h"
@@ -115,6 +116,13 @@ void Journal::commit() {
   if (!committing_) start_commit();
 }
 
+void Journal::probe() {
+  auto const fill = std::min<std::uint64_t>(block_bytes, to_ring_end(head_));
+  if (committing_ || error_ || used_bytes() + fill + reserve_bytes > super_.ring_bytes) return;
+  skip(fill);
+  commit();
+}
+
 void Journal::start_commit() {
   if (error_ || (wanted_ <= durable_ && !super_changed_)) return;
   pad_to_block();
@@ -166,7 +174,7 @@ Result<void> Journal::write_super(Journal_super const& super) {
 // ---------------------------------------------------------------- start and stop
 
 Result<void> Journal::format(File& file, std::uint64_t ring_bytes, std::uint64_t salt,
-                             std::function<void(std::uint64_t)> const& progress) {
+                             std::function<void(std::uint64_t)> const& progress, Lsn first) {
   std::vector<std::byte> zeros(1u << 20);
   std::uint64_t const total = ring_offset + ring_bytes;
   for (std::uint64_t at = 0; at < total;) {
@@ -178,6 +186,7 @@ Result<void> Journal::format(File& file, std::uint64_t ring_bytes, std::uint64_t
   Journal_super super;
   super.salt = salt;
   super.ring_bytes = ring_bytes;
+  super.tail = first;
   super.clean = true;
   std::array<std::byte, super_bytes> bytes;
   encode_super(super, bytes.data());

@@ -32,8 +32,9 @@ class Journal {
 
   /// Fills a new file with zeros (an unwritten extent would make every append a metadata commit)
   /// and writes the first super block; durable. Blocking. `progress`: bytes written so far.
+  /// `first`: LSN to begin with, above that of any journal that the repository had before.
   static Result<void> format(File& file, std::uint64_t ring_bytes, std::uint64_t salt,
-                             std::function<void(std::uint64_t)> const& progress);
+                             std::function<void(std::uint64_t)> const& progress, Lsn first = 0);
 
   /// Reads the super block. Errors: corrupt (not a journal, or another repository's).
   Result<void> open(std::uint64_t salt);
@@ -75,6 +76,8 @@ class Journal {
   /// Asks for durability of everything appended so far; on_durable tells. Commits in one go with
   /// what else is asked for while an earlier commit runs.
   void commit();
+  /// Writes a block that says nothing and asks for its durability: measures the disk.
+  void probe();
   /// Recovery may start here; the space before it is free once that is durable (with a commit).
   void set_tail(Lsn tail);
 

@@ -31,16 +31,9 @@ struct Place {
   std::string name;
 };
 
-std::uint64_t ring_bytes(std::uint64_t mb) {
-  std::uint64_t const bytes = mb * mebibyte;
-  return (bytes + journal_unit_bytes - 1) / journal_unit_bytes * journal_unit_bytes;
-}
-
 Outcome<void> check(Make_cs_options const& options) {
   if (options.tier > tier_max) return failure(Errc::bad_request, "tier: give 0 to 3");
-  if (options.journal_mb == 0 || options.journal_mb > journal_bytes_max / mebibyte) {
-    return failure(Errc::bad_request, "journal size: give 64 to 65536 (MB)");
-  }
+  PS_CHECK(journal_ring_bytes(options.journal_mb));
   if (options.address.empty()) return success();
   PS_TRY(auto const address, Address::parse(options.address, 0));
   if (address.is_unix()) {
@@ -53,29 +46,9 @@ Outcome<void> check(Make_cs_options const& options) {
 /// Where the journal goes; identity.journal is set when that is elsewhere.
 Outcome<Place> journal_place(Make_cs_options const& options, Repository_identity& identity) {
   if (options.journal_path.empty()) return Place{options.directory, "journal"};
-  std::error_code error;
-  auto path = std::filesystem::absolute(options.journal_path, error);
-  if (std::filesystem::is_directory(path, error)) {
-    path /= "csd-" + identity.uuid.substr(0, 12) + ".journal";
-  }
-  if (!std::filesystem::is_directory(path.parent_path(), error)) {
-    return failure(Errc::not_found, "journal: the directory " + path.parent_path().string() +
-                                        " does not exist; make it first");
-  }
-  identity.journal = path.string();
+  PS_TRY(identity.journal, journal_path_for(options.journal_path, identity));
+  std::filesystem::path const path = identity.journal;
   return Place{path.parent_path().string(), path.filename().string()};
-}
-
-Outcome<void> check_space(Disk& disk, std::string const& path, std::uint64_t needed) {
-  auto const space = disk.space();
-  if (space.has_error()) {
-    return failure(space.error(),
-                   "cannot ask for the free space of " + path + ": " + space.error().message());
-  }
-  if (space.value().free_bytes >= needed) return success();
-  return failure(Errc::no_space, path + " has " + format_size(space.value().free_bytes) +
-                                     " free, " + format_size(needed) +
-                                     " are needed: free some space or give a smaller journal (-s)");
 }
 
 Outcome<void> register_cs(Make_cs_options const& options, Mds_call const& call,
@@ -97,6 +70,40 @@ Outcome<void> register_cs(Make_cs_options const& options, Mds_call const& call,
 
 }  // namespace
 
+Outcome<std::uint64_t> journal_ring_bytes(std::uint64_t mb) {
+  if (mb == 0 || mb > journal_bytes_max / mebibyte) {
+    return failure(Errc::bad_request, "journal size: give 64 to 65536 (MB)");
+  }
+  std::uint64_t const bytes = mb * mebibyte;
+  return (bytes + journal_unit_bytes - 1) / journal_unit_bytes * journal_unit_bytes;
+}
+
+Outcome<std::string> journal_path_for(std::string const& given,
+                                      Repository_identity const& identity) {
+  std::error_code error;
+  auto path = std::filesystem::absolute(given, error);
+  if (std::filesystem::is_directory(path, error)) {
+    path /= "csd-" + identity.uuid.substr(0, 12) + ".journal";
+  }
+  if (!std::filesystem::is_directory(path.parent_path(), error)) {
+    return failure(Errc::not_found, "journal: the directory " + path.parent_path().string() +
+                                        " does not exist; make it first");
+  }
+  return path.string();
+}
+
+Outcome<void> check_journal_space(Disk& disk, std::string const& path, std::uint64_t needed) {
+  auto const space = disk.space();
+  if (space.has_error()) {
+    return failure(space.error(),
+                   "cannot ask for the free space of " + path + ": " + space.error().message());
+  }
+  if (space.value().free_bytes >= needed) return success();
+  return failure(Errc::no_space, path + " has " + format_size(space.value().free_bytes) +
+                                     " free, " + format_size(needed) +
+                                     " are needed: free some space or give a smaller journal (-s)");
+}
+
 Outcome<Cs_id> make_cs(Make_cs_options const& options, Mds_call const& call) {
   PS_CHECK(check(options));
   System_random random;
@@ -116,17 +123,17 @@ Outcome<Cs_id> make_cs(Make_cs_options const& options, Mds_call const& call) {
   Post const post = [](std::function<void()>) {};
   PS_TRY(auto const disk, open_posix_disk(options.directory, pool, post));
   PS_TRY(auto const journal_disk, open_posix_disk(place.directory, pool, post));
-  std::uint64_t const ring = ring_bytes(options.journal_mb);
+  PS_TRY(std::uint64_t const ring, journal_ring_bytes(options.journal_mb));
   auto const undo = [&] {
     remove_contents(*disk, *journal_disk, place.name);
     if (is_new) std::filesystem::remove(options.directory, error);
   };
   auto done = prepare_directory(*disk);
   if (done.has_error()) return done.error();
-  done = check_space(*journal_disk, place.directory, ring);
+  done = check_journal_space(*journal_disk, place.directory, ring);
   if (done.has_value()) {
     bool const inside = identity.journal.empty();
-    done = check_space(*disk, options.directory, free_bytes_min + (inside ? ring : 0));
+    done = check_journal_space(*disk, options.directory, free_bytes_min + (inside ? ring : 0));
   }
   if (done.has_error()) {
     undo();

@@ -7,6 +7,7 @@
 
 #include "core/ids.h"
 #include "core/result.h"
+#include "cs/repository.h"
 #include "mds.pb.h"
 
 namespace pstorage::cs {
@@ -27,6 +28,15 @@ struct Make_cs_options {
 
 /// A blocking request to the MDS.
 using Mds_call = std::function<Outcome<proto::Mds_reply>(proto::Mds_request)>;
+
+/// Bytes of a journal of so many MB, rounded up. Errors: bad_request.
+Outcome<std::uint64_t> journal_ring_bytes(std::uint64_t mb);
+/// The absolute path of a journal at `given`, a file to be made or a directory for it. Errors:
+/// not_found.
+Outcome<std::string> journal_path_for(std::string const& given,
+                                      Repository_identity const& identity);
+/// Errors: no_space, saying how much `path` has and needs.
+Outcome<void> check_journal_space(Disk& disk, std::string const& path, std::uint64_t needed);
 
 /// Makes and registers it. On an error nothing of it is left; a killed one is taken up by the next
 /// make-cs on the same directory. Blocking (the journal is written once in full).

@@ -6,6 +6,7 @@ namespace {
 
 constexpr Duration register_retry = std::chrono::seconds(2);
 constexpr Duration heartbeat_patience = std::chrono::seconds(3);
+constexpr Duration stalled_flag_after = std::chrono::seconds(4);
 
 }  // namespace
 
@@ -72,8 +73,11 @@ void Chunk_server::registration_answered(Outcome<proto::Mds_reply> const& reply)
 
 std::string Chunk_server::flags() const {
   if (store_->is_read_only()) return "H";
-  // J: write journal, C: checksums; c: nothing in the journal that the chunk files do not have.
-  return store_->journal().used_bytes() == 0 ? "JCc" : "JC";
+  // J: write journal, C: checksums; c: nothing in the journal that the chunk files do not have; T:
+  // the disk does not finish what it was asked for.
+  std::string text = store_->journal().used_bytes() == 0 ? "JCc" : "JC";
+  if (store_->stalled(clock_.now()) >= stalled_flag_after) text += "T";
+  return text;
 }
 
 void Chunk_server::heartbeat() {
@@ -113,11 +117,14 @@ void Chunk_server::heartbeat() {
   message.set_scrub_errors(scrubber_->errors());
   message.set_scrub_repaired(healer_->repaired());
   message.set_pulled_bytes(sync_->pulled_bytes());
+  message.set_stalled_ms(
+      static_cast<std::uint32_t>(store_->stalled(now) / std::chrono::milliseconds(1)));
   mds_->call(std::move(request), heartbeat_patience,
              [this](Outcome<proto::Mds_reply> const& reply) {
                heartbeat_sent_ = false;
                if (reply.has_value()) {
                  auto const& settings = reply.value().registered_cs();
+                 store_->set_probing(settings.probe());
                  return scrubber_->set_period(std::chrono::seconds(settings.scrub_period_s()));
                }
                // Another master, or one that was started anew, does not know this server yet.

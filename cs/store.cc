@@ -15,6 +15,7 @@ constexpr std::size_t blocks_a_tick = 512;
 constexpr std::size_t blocks_pressed = 8192;
 // A journal record beside its data.
 constexpr std::size_t record_overhead = record_header_bytes + body_bytes_max;
+constexpr char const* probe_name = "probe";
 
 }  // namespace
 
@@ -24,7 +25,9 @@ Store::Store(Clock& clock, Disk& disk, Disk& journal_disk, Log& log, Store_optio
       journal_disk_(journal_disk),
       log_(log),
       options_(std::move(options)),
-      chunks_(disk, log, options_.chunks) {
+      chunks_(disk, log, options_.chunks),
+      probe_(
+          disk, probe_name, [this] { probe_began(); }, [this](bool ok) { probe_ended(ok); }) {
   chunks_.set_on_loaded([this] {
     apply_large();
     step_reads();
@@ -250,6 +253,7 @@ void Store::on_tick() {
     return;
   }
   want_commits(now);
+  probe_.on_tick(now);
   if (end_turn() != Errc::ok) return;
   if (pressed_) {
     apply_some(blocks_pressed);
@@ -280,6 +284,27 @@ void Store::on_durable(Lsn durable) {
   if (checkpoint_ != Checkpoint::none) step_checkpoint(blocks_a_tick);
   if (stopping_) step_stop();
   if (on_progress_) on_progress_();
+}
+
+Duration Store::stalled(Time_point now) const {
+  Duration const files = disk_watch_.stalled(now);
+  return journal_->is_committing() ? std::max(files, now - commit_started_) : files;
+}
+
+void Store::probe_began() {
+  probe_began_ = clock_.now();
+  probe_request_ = disk_watch_.begin(probe_began_);
+  // The journal may be on a disk of its own.
+  if (!journal_->is_committing()) commit_started_ = probe_began_;
+  journal_->probe();
+}
+
+void Store::probe_ended(bool ok) {
+  disk_watch_.end(probe_request_);
+  Time_point const now = clock_.now();
+  latency_.add(now, now - probe_began_);
+  if (ok) return;
+  fail("cannot write the file " + std::string(probe_name), make_error_code(Errc::io_error));
 }
 
 void Store::on_journal_failed(std::error_code error) { fail("journal", error); }

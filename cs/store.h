@@ -17,6 +17,8 @@
 #include "core/log.h"
 #include "cs/chunk.h"
 #include "cs/chunk_store.h"
+#include "cs/disk_probe.h"
+#include "cs/disk_watch.h"
 #include "cs/journal.h"
 #include "cs/latency.h"
 #include "cs/slice_pool.h"
@@ -153,6 +155,10 @@ class Store final : private Journal::Listener {
     return reads_.size() + flushes_.size() + file_flushes_.size() + large_.size();
   }
   Latency const& latency() const { return latency_; }
+  /// For how long the disk has not finished a request; zero: it owes nothing.
+  Duration stalled(Time_point now) const;
+  /// Measures the disk also while nobody writes; latency() and stalled() tell.
+  void set_probing(bool on) { probe_.set_on(on); }
   Journal const& journal() const { return *journal_; }
   Slice_pool& pool() { return pool_; }
 
@@ -186,7 +192,8 @@ class Store final : private Journal::Listener {
     std::uint32_t length = 0;
     unsigned tries = 0;
     std::uint64_t changes = 0;
-    bool on_disk = false;   // a disk read is under way
+    bool on_disk = false;  // a disk read is under way
+    Disk_watch::Request request = 0;
     bool has_copy = false;  // file_copy is what the file held when chunk.changes was `changes`
     bool has_failed = false;
     Slice file_copy;
@@ -213,6 +220,8 @@ class Store final : private Journal::Listener {
   void carry_out_removals();
   void drop_staged(Chunk& chunk);
   void want_commits(Time_point now);
+  void probe_began();
+  void probe_ended(bool ok);
 
   // store_write.cc
   static Staged& newest(Chunk& chunk, std::uint32_t block) {
@@ -330,6 +339,10 @@ class Store final : private Journal::Listener {
   std::uint64_t syncs_ = 0;
   Latency latency_;  // of commits
   Time_point commit_started_{};
+  Disk_watch disk_watch_;  // reads and syncs of files; commits apart
+  Disk_probe probe_;
+  Disk_watch::Request probe_request_ = 0;
+  Time_point probe_began_{};
   std::function<void()> on_progress_;
   Slice_pool pool_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);

@@ -202,11 +202,13 @@ void Store::start_disk_read(Read_job& job, Chunk& chunk) {
   std::uint64_t const at = data_offset(chunk.replica.chunk_size) + job.offset;
   job.changes = chunk.changes;
   job.on_disk = true;
+  job.request = disk_watch_.begin(tick_time_);
   ++chunk.io_in_flight;
   file.value()->read_async(at, job.file_copy.mutable_bytes(),
                            [this, &job, &chunk](Result<void> result) {
                              --chunk.io_in_flight;
                              job.on_disk = false;
+                             disk_watch_.end(job.request);
                              job.has_copy = result.has_value();
                              job.has_failed = result.has_error();
                              step_reads();

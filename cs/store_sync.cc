@@ -68,7 +68,9 @@ void Store::start_sync(Chunk& chunk) {
   ++chunk.syncs_started;
   bool const covers_large = std::exchange(chunk.large_dirty, false);
   chunk.large_bytes = 0;
-  file.value()->sync_async([this, &chunk, covers_large](Result<void> result) {
+  auto const request = disk_watch_.begin(tick_time_);
+  file.value()->sync_async([this, &chunk, covers_large, request](Result<void> result) {
+    disk_watch_.end(request);
     file_synced(chunk, covers_large, result);
   });
 }

@@ -116,6 +116,12 @@ Outcome<void> serve(Options const& options, mds::Repository const& repository, L
     result = why;
     runtime.stop();
   };
+  server_settings.off_loop = [&runtime](std::function<void()> work, std::function<void()> done) {
+    runtime.run_off_loop(std::move(work), std::move(done));
+  };
+  server_settings.next_turn = [&runtime](std::function<void()> work) {
+    runtime.post(std::move(work));
+  };
   mds::Metadata_server* state = nullptr;  // once it is there
   mds::raft::Database_snapshot_source source(*disk, directory, "mds.db", log);
   mds::raft::File_snapshot_sink sink(

@@ -46,11 +46,6 @@ class Container_disk {
   Outcome<void> write(std::uint64_t offset, Slice data);
   Outcome<void> drain(std::size_t left);
 
-  class Silent_log final : public Log {
-   public:
-    void write(Log_level, std::string_view, Fields) override {}
-  };
-
   volume::Tool_session& session_;
   Real_clock clock_;
   Silent_log log_;

@@ -134,9 +134,15 @@ class Service {
             [this](File_id file) { drop_pages(file); }, disks_),
         port_(runtime.implementation().loop(), [this] { ended(); }),
         ticker_(*this) {
+    runtime_.add_ticker(cluster_);
+    runtime_.add_ticker(disk_cluster_);
     runtime_.add_ticker(ticker_);
   }
-  ~Service() { runtime_.remove_ticker(ticker_); }
+  ~Service() {
+    runtime_.remove_ticker(ticker_);
+    runtime_.remove_ticker(disk_cluster_);
+    runtime_.remove_ticker(cluster_);
+  }
   Service(Service const&) = delete;
   Service& operator=(Service const&) = delete;
 
@@ -191,8 +197,6 @@ class Service {
   }
 
   void tick() {
-    cluster_.on_tick();
-    disk_cluster_.on_tick();
     files_.on_tick();
     disks_.on_tick();
     if (!stop_at_ || runtime_.clock().now() < *stop_at_) return;

@@ -64,12 +64,20 @@ void Open_file::close(bool writes) {
 void Open_file::with_lease(std::uint32_t generation, bool writes, std::function<void(int)> go) {
   check_alive();
   if (generation != lease_.generation()) return go(ESTALE);
-  if (waiting_.empty() && lease_.may_start(writes, environment_.clock.now())) {
+  if (waiting_.empty() && may_start(writes)) {
     lease_.start_operation();
     return go(0);
   }
   waiting_.push_back({writes, generation, std::move(go)});
   pump();
+}
+
+/// A reader that the MDS does not hear may have lost its share without knowing: it waits. What a
+/// writer does is checked by the chunk servers.
+bool Open_file::may_start(bool writes) const {
+  auto const now = environment_.clock.now();
+  bool const is_confirmed = now < environment_.cluster.mds().leased_until();
+  return (lease_.hold() != Hold::shared || is_confirmed) && lease_.may_start(writes, now);
 }
 
 void Open_file::end_operation() {
@@ -106,7 +114,7 @@ void Open_file::run_waiting() {
   for (std::size_t at = 0; at < waiting_.size();) {
     auto const& next = waiting_[at];
     bool const is_dead = next.generation != lease_.generation();
-    if (!is_dead && !lease_.may_start(next.writes, environment_.clock.now())) break;
+    if (!is_dead && !may_start(next.writes)) break;
     auto go = std::move(waiting_[at].go);
     waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(at));
     if (!is_dead) lease_.start_operation();

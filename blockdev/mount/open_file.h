@@ -89,6 +89,7 @@ class Open_file {
   };
 
   void with_lease(std::uint32_t generation, bool writes, std::function<void(int)> go);
+  bool may_start(bool writes) const;
   void end_operation();
   void pump();
   void run_waiting();

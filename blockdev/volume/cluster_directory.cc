@@ -4,6 +4,11 @@
 #include "blockdev/volume/disk_files.h"
 
 namespace pstorage::volume {
+namespace {
+
+constexpr int reads_max = 100;
+
+}  // namespace
 
 Cluster_directory::Cluster_directory(Tool_session& session, std::string path)
     : session_(session), path_(std::move(path)) {}
@@ -104,6 +109,17 @@ Outcome<void> Cluster_directory::remove(std::string const& name) {
 }
 
 Outcome<std::string> Cluster_directory::read_text(std::string const& name, std::size_t bytes_max) {
+  bool const is_mine = name == descriptor_file && lock_;
+  for (int attempt = 1;; ++attempt) {
+    auto text = read_once(name, bytes_max);
+    if (text.has_value() || is_mine || attempt == reads_max) return text;
+    // Between our look and our read somebody took the file, or put another in its place.
+    auto const code = errc_of(text.error().code);
+    if (code != Errc::stale_epoch && code != Errc::unavailable) return text;
+  }
+}
+
+Outcome<std::string> Cluster_directory::read_once(std::string const& name, std::size_t bytes_max) {
   std::shared_ptr<client::Volume> file = name == descriptor_file ? lock_ : nullptr;
   if (!file) {
     PS_TRY(file, session_.open_reader(path_of(name)));

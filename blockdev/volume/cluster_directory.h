@@ -50,6 +50,7 @@ class Cluster_directory final : public ploop::Image_directory {
     bool is_writer = false;
   };
   ploop::Blocking_store store_over(std::shared_ptr<client::Volume> file);
+  Outcome<std::string> read_once(std::string const& name, std::size_t bytes_max);
   Outcome<proto::File> look_up(std::string const& name);
   Outcome<proto::Mds_reply> command(proto::Mds_request request);
 

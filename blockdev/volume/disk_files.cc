@@ -10,6 +10,7 @@ namespace pstorage::volume {
 namespace {
 
 constexpr Duration answer_patience = std::chrono::seconds(10);
+constexpr int reads_max = 100;
 
 /// One opening. Owned by the callback it waits for.
 class Opening : public std::enable_shared_from_this<Opening> {
@@ -73,6 +74,12 @@ class Opening : public std::enable_shared_from_this<Opening> {
     if (size == 0 || size > ploop::descriptor_bytes_max)
       return fail(failure(Errc::corrupt, file_path(descriptor_file) + " is no disk descriptor"));
     parts_.lock->read(0, size, [self = shared_from_this()](Result<std::vector<Slice>> result) {
+      // Read without a lease, it may have been taken or replaced meanwhile.
+      bool const is_stale = !result && errc_of(result.error()) == Errc::stale_epoch;
+      if (is_stale && self->is_snapshot() && ++self->reads_ < reads_max) {
+        self->executor_.defer([old = self->parts_.lock] {});
+        return self->open_descriptor();
+      }
       if (!result) return self->fail_with(result.error(), "cannot read the disk descriptor");
       auto parsed =
           ploop::Descriptor::parse(std::string(as_text(ploop::gathered(result.value()).bytes())));
@@ -166,6 +173,7 @@ class Opening : public std::enable_shared_from_this<Opening> {
   Duration patience_;
   Parts_opened done_;
   Disk_parts parts_;
+  int reads_ = 0;
   std::vector<ploop::Delta> chain_;
   std::vector<ploop::Layer> layers_;
 };

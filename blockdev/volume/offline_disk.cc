@@ -74,7 +74,7 @@ Outcome<void> Offline_disk::recover_top(std::vector<ploop::Delta> const& chain) 
   auto const closed = ploop::wait_for_answer<Result<void>>(
       session_.turn(), [&](client::Done done) { image->close(std::move(done)); });
   for (auto const& delta : chain) directory_.closed_elsewhere(delta.file);
-  session_.executor().defer([image] {});  // not inside its callback
+  image.reset();
   if (!closed)
     return failure(closed.error(),
                    "cannot close " + directory_.path() + ": " + closed.error().message());

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "blockdev/ploop/slices.h"
 #include "blockdev/volume/volume_opener.h"
 #include "core/assert.h"
 
@@ -20,6 +21,7 @@ Served_volume::Served_volume(Volume_opener& opener, Volume_name name, Disk_parts
       path_(parts.disk->path()),
       is_read_only_(parts.disk->is_read_only()),
       parts_(std::move(parts)) {
+  limiter_.set(limits_of(parts_.properties), opener_.clock_.now());
   opener_.served_.insert(this);
 }
 
@@ -62,7 +64,30 @@ void Served_volume::let_go() {
   }
 }
 
+template <typename Request>
+bool Served_volume::admit(std::uint64_t bytes, Request&& request) {
+  if (!limiter_.is_active() || is_releasing_) return true;
+  if (throttled_.empty() && limiter_.admit(opener_.clock_.now(), bytes)) return true;
+  throttled_.push_back({bytes, std::forward<Request>(request)});
+  return false;
+}
+
+void Served_volume::release_throttled() {
+  auto const alive = alive_;
+  while (*alive && !throttled_.empty() &&
+         limiter_.admit(opener_.clock_.now(), throttled_.front().bytes)) {
+    auto const next = std::move(throttled_.front());
+    throttled_.pop_front();
+    is_releasing_ = true;
+    next.request();
+    if (*alive) is_releasing_ = false;
+  }
+}
+
 void Served_volume::read(std::uint64_t offset, std::uint64_t length, client::Read_done done) {
+  if (limiter_.is_active() && !is_releasing_ &&
+      !admit(length, [this, offset, length, done] { read(offset, length, done); }))
+    return;
   if (!may_read())
     return hold([this, offset, length, done = std::move(done)]() mutable {
       read(offset, length, std::move(done));
@@ -80,6 +105,10 @@ void Served_volume::read(std::uint64_t offset, std::uint64_t length, client::Rea
 
 void Served_volume::write(std::uint64_t offset, std::vector<Slice> data, bool fua,
                           client::Done done) {
+  if (limiter_.is_active() && !is_releasing_ &&
+      !admit(ploop::total(data),
+             [this, offset, data, fua, done] { write(offset, data, fua, done); }))
+    return;
   if (!may_change())
     return hold([this, offset, data = std::move(data), fua, done = std::move(done)]() mutable {
       write(offset, std::move(data), fua, std::move(done));
@@ -90,6 +119,11 @@ void Served_volume::write(std::uint64_t offset, std::vector<Slice> data, bool fu
 
 void Served_volume::zero(std::uint64_t offset, std::uint64_t length, bool only_whole_blocks,
                          bool fua, client::Done done) {
+  if (limiter_.is_active() && !is_releasing_ &&
+      !admit(0, [this, offset, length, only_whole_blocks, fua, done] {
+        zero(offset, length, only_whole_blocks, fua, done);
+      }))
+    return;
   if (!may_change())
     return hold([this, offset, length, only_whole_blocks, fua, done = std::move(done)]() mutable {
       zero(offset, length, only_whole_blocks, fua, std::move(done));
@@ -137,6 +171,7 @@ void Served_volume::close(client::Done done) {
 
 void Served_volume::asked(proto::Holder_request const& request,
                           client::Cluster::Holder_answer answer) {
+  if (request.has_reload_limits()) return reload_limits(std::move(answer));
   if (answer_)
     return answer(failure(Errc::busy, "another operation on '" + name_.name + "' is under way"));
   if (!parts_.descriptor || is_read_only_)
@@ -145,6 +180,23 @@ void Served_volume::asked(proto::Holder_request const& request,
   if (request.has_take_snapshot()) return take_snapshot(request.take_snapshot());
   if (request.has_lend()) return lend();
   end_operation(failure(Errc::refused, "this server does not know how to do that: update it"));
+}
+
+/// They are stored with the volume; this only says that they have changed.
+void Served_volume::reload_limits(client::Cluster::Holder_answer answer) {
+  proto::Mds_request request;
+  request.mutable_lookup()->set_path(path_);
+  opener_.cluster_.mds().call(
+      std::move(request), std::chrono::seconds(10),
+      [this, answer = std::move(answer), alive = alive_](Outcome<proto::Mds_reply> const& found) {
+        if (!*alive) return answer(failure(Errc::not_found, "the volume was closed meanwhile"));
+        if (!found.has_value()) return answer(found.error());
+        std::map<std::string, std::string> properties;
+        for (auto const& [key, value] : found.value().file().properties()) properties[key] = value;
+        limiter_.set(limits_of(properties), opener_.clock_.now());
+        release_throttled();
+        answer(success());
+      });
 }
 
 void Served_volume::end_operation(Outcome<void> const& result) {
@@ -186,6 +238,7 @@ void Served_volume::lent(Result<void> const& closed) {
 }
 
 void Served_volume::on_tick() {
+  if (!throttled_.empty()) release_throttled();
   if (take_back_at_ == Time_point{} || opener_.clock_.now() < take_back_at_) return;
   take_back_at_ = {};
   take_back();

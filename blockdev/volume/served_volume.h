@@ -8,6 +8,7 @@
 #include <string>
 
 #include "blockdev/volume/disk_files.h"
+#include "blockdev/volume/limits.h"
 #include "core/env/clock.h"
 #include "core/log.h"
 
@@ -59,6 +60,11 @@ class Served_volume final : public client::Volume {
   bool may_change() const { return gate_ == Gate::open && held_.empty(); }
   bool may_read() const { return gate_ != Gate::closed && held_.empty(); }
   void end_operation(Outcome<void> const& result);
+  void reload_limits(client::Cluster::Holder_answer answer);
+  /// False: `request` waits until it may go, behind those that wait already.
+  template <typename Request>
+  bool admit(std::uint64_t bytes, Request&& request);
+  void release_throttled();
 
   // Snapshot: served_snapshot.cc.
   void take_snapshot(proto::Take_snapshot const& request);
@@ -92,6 +98,13 @@ class Served_volume final : public client::Volume {
   client::Cluster::Holder_answer answer_;  // of the operation under way
   Time_point take_back_at_{};
   client::Done closing_;
+  Rate_limiter limiter_;
+  struct Throttled {
+    std::uint64_t bytes;
+    std::function<void()> request;
+  };
+  std::deque<Throttled> throttled_;
+  bool is_releasing_ = false;
   std::error_code gone_;  // the disk could not be taken back
 };
 

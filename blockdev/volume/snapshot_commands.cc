@@ -5,7 +5,6 @@
 #include <cstdio>
 
 #include "blockdev/volume/volume_cli.h"
-#include "core/cli/output.h"
 
 namespace pstorage::volume {
 namespace {
@@ -31,9 +30,9 @@ Outcome<void> snapshot(Volume_cli& cli, Volume_options const& options) {
   }
   PS_CHECK(Volume_work(*session).snapshot({name.name, {}}, name.snapshot, now));
   if (cli.cli().is_json())
-    cli::print_json({{"volume", name.name}, {"snapshot", name.snapshot}});
+    cli.print_json({{"volume", name.name}, {"snapshot", name.snapshot}});
   else
-    std::printf("%s@%s\n", name.name.c_str(), name.snapshot.c_str());
+    cli.print_line(name.name + "@" + name.snapshot);
   return success();
 }
 
@@ -63,9 +62,9 @@ Outcome<void> snapshots(Volume_cli& cli, Volume_options const& options) {
                     {"file", delta.file}});
   }
   if (cli.cli().is_json())
-    cli::print_json(json);
+    cli.print_json(json);
   else
-    cli::print_table({"NAME", "CREATED", "PARENT", "C", "UUID"}, rows);
+    cli.print_table({"NAME", "CREATED", "PARENT", "C", "UUID"}, rows);
   return success();
 }
 
@@ -110,7 +109,8 @@ void add_snapshot_commands(Shared_cli const& cli, Shared_options const& options,
   auto const add = [&](char const* name, char const* description,
                        Outcome<void> (*action)(Volume_cli&, Volume_options const&)) {
     return cli->cli().add_command(
-        name, description, [cli, options, action] { return action(*cli, *options); }, group);
+        name, description,
+        [cli, options, action] { return cli->run([&] { return action(*cli, *options); }); }, group);
   };
   auto* const snapshot_command =
       add("snapshot", "Keeps the present state of a ploop volume, also in use", snapshot);

@@ -5,7 +5,6 @@
 #include <optional>
 
 #include "core/config/etc.h"
-#include "core/runtime/runtime.h"
 
 namespace pstorage::volume {
 namespace {
@@ -14,32 +13,16 @@ constexpr Duration turn_max = std::chrono::milliseconds(10);
 constexpr Duration silence_max = std::chrono::seconds(60);
 constexpr Duration goodbye_max = std::chrono::seconds(2);
 
-/// A command prints its own error; the library's log would only repeat it.
-class Silent_log final : public Log {
- public:
-  void write(Log_level, std::string_view, Fields) override {}
-};
-
-class Cluster_ticker final : public Ticker {
- public:
-  explicit Cluster_ticker(client::Cluster& cluster) : cluster_(cluster) {}
-  void on_tick() override { cluster_.on_tick(); }
-
- private:
-  client::Cluster& cluster_;
-};
-
 }  // namespace
 
 struct Tool_session::Loop {
   Loop(Runtime_options options, client::Cluster_options cluster_options)
       : runtime(std::move(options), log),
         cluster(runtime.clock(), runtime.network(), runtime.random(), log, runtime.executor(),
-                std::move(cluster_options)),
-        ticker(cluster) {
-    runtime.add_ticker(ticker);
+                std::move(cluster_options)) {
+    runtime.add_ticker(cluster);
   }
-  ~Loop() { runtime.remove_ticker(ticker); }
+  ~Loop() { runtime.remove_ticker(cluster); }
   Loop(Loop const&) = delete;
   Loop& operator=(Loop const&) = delete;
 
@@ -55,7 +38,6 @@ struct Tool_session::Loop {
   Silent_log log;
   Runtime runtime;
   client::Cluster cluster;
-  Cluster_ticker ticker;
   bool has_given_up = false;
 };
 
@@ -88,6 +70,7 @@ Outcome<std::unique_ptr<Tool_session>> Tool_session::connect(std::string const& 
 }
 
 client::Cluster& Tool_session::cluster() { return loop_->cluster; }
+Runtime& Tool_session::runtime() { return loop_->runtime; }
 Executor& Tool_session::executor() { return loop_->runtime.executor(); }
 Random& Tool_session::random() { return loop_->runtime.random(); }
 std::uint64_t Tool_session::wall_ms() { return loop_->runtime.clock().wall_ms(); }
@@ -139,7 +122,6 @@ Outcome<void> Tool_session::close(std::shared_ptr<client::Volume> volume) {
   auto const path = volume->path();
   auto const closed = ploop::wait_for_answer<Result<void>>(
       turn(), [&](client::Done done) { volume->close(std::move(done)); });
-  executor().defer([volume = std::move(volume)] {});
   if (!closed)
     return failure(closed.error(), "cannot close " + path + ": " + closed.error().message());
   return success();

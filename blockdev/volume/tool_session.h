@@ -7,6 +7,7 @@
 #include "blockdev/ploop/blocking_store.h"
 #include "core/client/cluster.h"
 #include "core/env/random.h"
+#include "core/runtime/runtime.h"
 
 namespace pstorage::volume {
 
@@ -24,6 +25,7 @@ class Tool_session {
   Tool_session& operator=(Tool_session const&) = delete;
 
   client::Cluster& cluster();
+  Runtime& runtime();
   Executor& executor();
   Random& random();
   /// Milliseconds since 1970, UTC.

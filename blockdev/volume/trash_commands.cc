@@ -1,10 +1,8 @@
 // volume rm, trash, undelete.
 #include <CLI/CLI.hpp>
 #include <charconv>
-#include <cstdio>
 
 #include "blockdev/volume/volume_cli.h"
-#include "core/cli/output.h"
 #include "core/size.h"
 
 namespace pstorage::volume {
@@ -59,10 +57,10 @@ Outcome<void> trash(Volume_cli& cli, Volume_options const& options) {
                     {"id", one.id}});
   }
   if (cli.cli().is_json()) {
-    cli::print_json(json);
+    cli.print_json(json);
   } else {
-    if (purged > 0) std::printf("%llu deleted for good\n", static_cast<unsigned long long>(purged));
-    cli::print_table({"NAME", ">SIZE", "DELETED", "KEPT UNTIL", "ID"}, rows);
+    if (purged > 0) cli.print_line(std::to_string(purged) + " deleted for good");
+    cli.print_table({"NAME", ">SIZE", "DELETED", "KEPT UNTIL", "ID"}, rows);
   }
   return success();
 }
@@ -78,7 +76,8 @@ void add_trash_commands(Shared_cli const& cli, Shared_options const& options, CL
   auto const add = [&](char const* name, char const* description,
                        Outcome<void> (*action)(Volume_cli&, Volume_options const&)) {
     return cli->cli().add_command(
-        name, description, [cli, options, action] { return action(*cli, *options); }, group);
+        name, description,
+        [cli, options, action] { return cli->run([&] { return action(*cli, *options); }); }, group);
   };
   auto* const remove_command = add("rm", "Moves a volume to the trash", remove);
   remove_command->add_option("NAME", options->name, "Name of the volume")->required();

@@ -7,6 +7,7 @@
 
 #include "blockdev/volume/volume_work.h"
 #include "core/cli/commands.h"
+#include "core/cli/output.h"
 
 namespace pstorage::volume {
 
@@ -22,18 +23,33 @@ struct Volume_options {
   std::string failure_domain;
   std::string chunk_size;
   std::string retention;
+  std::string source_format;  // of what is outside
   std::string target_name;
   bool may_shrink = false;
   bool now = false;
   bool repairs = false;
   bool purges = false;
+  std::int64_t iops = -1;  // not given
+  double mbps = -1;
+  std::int64_t burst_s = -1;
 };
 
-/// A session with the cluster, made when a command needs it. The first says "connected to MDS#N".
+/// A session with the cluster, made when a command needs it.
 class Volume_cli {
  public:
   explicit Volume_cli(cli::Cli& cli) : cli_(cli) {}
   cli::Cli& cli() { return cli_; }
+  /// Runs a command; says "connected to MDS#N" when it went well and has not said anything.
+  template <typename Action>
+  Outcome<void> run(Action const& action) {
+    PS_CHECK(action());
+    cli_.greet();
+    return success();
+  }
+  void print_json(nlohmann::json const& json);
+  void print_line(std::string const& text);
+  void print_table(std::vector<std::string> const& headers,
+                   std::vector<std::vector<std::string>> const& rows);
   /// Errors: with what to do when no MDS answers.
   Outcome<Tool_session*> session();
   /// Clusters done of all, on standard error when that is a terminal.
@@ -53,6 +69,8 @@ using Shared_options = std::shared_ptr<Volume_options>;
 /// Adds its commands to `group`.
 void add_basic_commands(Shared_cli const& cli, Shared_options const& options, CLI::App* group);
 void add_snapshot_commands(Shared_cli const& cli, Shared_options const& options, CLI::App* group);
+void add_limit_commands(Shared_cli const& cli, Shared_options const& options, CLI::App* group);
+void add_transfer_commands(Shared_cli const& cli, Shared_options const& options, CLI::App* group);
 void add_trash_commands(Shared_cli const& cli, Shared_options const& options, CLI::App* group);
 
 }  // namespace pstorage::volume

@@ -62,7 +62,7 @@ Outcome<void> create(Volume_cli& cli, Volume_options const& options) {
   if (!cli.cli().is_json()) return success();
   PS_TRY(auto const file, work.look_up(volume.name));
   auto const size = volume.is_raw ? file.size() : volume.size_bytes;
-  cli::print_json(json_of({volume.name.name, file, volume.is_raw, size, 0}));
+  cli.print_json(json_of({volume.name.name, file, volume.is_raw, size, 0}));
   return success();
 }
 
@@ -79,9 +79,9 @@ Outcome<void> list(Volume_cli& cli) {
                     std::to_string(attributes.tier()), attributes.failure_domain()});
   }
   if (cli.cli().is_json())
-    cli::print_json(json);
+    cli.print_json(json);
   else
-    cli::print_table({"NAME", ">SIZE", ">MAPPED", "FORMAT", "REPLICAS", "TIER", "DOMAIN"}, rows);
+    cli.print_table({"NAME", ">SIZE", ">MAPPED", "FORMAT", "REPLICAS", "TIER", "DOMAIN"}, rows);
   return success();
 }
 
@@ -155,6 +155,7 @@ Outcome<void> info(Volume_cli& cli, Volume_options const& options) {
     PS_CHECK(count_chunks(*session, one, chunks, maps));
   }
   if (!cli.cli().is_json()) {
+    cli.cli().greet();
     print_info(volume, holder, snapshots, chunks);
     return success();
   }
@@ -163,7 +164,7 @@ Outcome<void> info(Volume_cli& cli, Volume_options const& options) {
   out["snapshots"] = snapshots;
   out["maps"] = maps;
   if (volume.is_raw) out["map"] = maps[0];
-  cli::print_json(out);
+  cli.print_json(out);
   return success();
 }
 
@@ -176,7 +177,7 @@ Outcome<void> resize(Volume_cli& cli, Volume_options const& options) {
   if (!cli.cli().is_json()) return success();
   PS_TRY(auto const file, work.look_up(name));
   bool const is_raw = file.type() == proto::TYPE_FILE;
-  cli::print_json(json_of({name.name, file, is_raw, is_raw ? file.size() : size, 0}));
+  cli.print_json(json_of({name.name, file, is_raw, is_raw ? file.size() : size, 0}));
   return success();
 }
 
@@ -210,9 +211,9 @@ Outcome<void> usage(Volume_cli& cli, Volume_options const& options) {
                     {"exclusive_bytes", found.exclusive_bytes}});
   }
   if (cli.cli().is_json())
-    cli::print_json(json);
+    cli.print_json(json);
   else
-    cli::print_table({"NAME", ">VIRTUAL", ">ALLOCATED", ">EXCLUSIVE"}, rows);
+    cli.print_table({"NAME", ">VIRTUAL", ">ALLOCATED", ">EXCLUSIVE"}, rows);
   return success();
 }
 
@@ -232,12 +233,13 @@ Outcome<void> check(Volume_cli& cli, Volume_options const& options) {
                     {"holes", report.holes},
                     {"faults", faults}});
     if (cli.cli().is_json()) continue;
+    cli.cli().greet();
     std::printf("%s: %s, %llu clusters\n", file.c_str(), report.is_clean() ? "clean" : "NOT CLEAN",
                 static_cast<unsigned long long>(report.allocated));
     for (auto const& fault : report.faults) std::printf("  %s\n", fault.text.c_str());
     if (report.is_in_use) std::printf("  it was not closed: the next start recovers it\n");
   }
-  if (cli.cli().is_json()) cli::print_json(json);
+  if (cli.cli().is_json()) cli.print_json(json);
   if (bad == 0) return success();
   return failure(Errc::corrupt, std::to_string(bad) + " of " + std::to_string(results.size()) +
                                     " deltas are not clean" +
@@ -271,17 +273,31 @@ Outcome<Tool_session*> Volume_cli::session() {
   // Finds out whether the cluster can be reached, and says so.
   proto::Mds_request hello;
   hello.mutable_lookup()->set_path("/");
-  PS_CHECK(cli_.call(std::move(hello)));
+  PS_CHECK(cli_.ask(std::move(hello)));
   PS_TRY(auto const name, cli_.cluster());
   PS_TRY(session_, Tool_session::connect(name, cli_.options().bootstrap));
   return session_.get();
+}
+
+void Volume_cli::print_json(nlohmann::json const& json) { cli::print_json(json); }
+
+void Volume_cli::print_line(std::string const& text) {
+  cli_.greet();
+  std::printf("%s\n", text.c_str());
+}
+
+void Volume_cli::print_table(std::vector<std::string> const& headers,
+                             std::vector<std::vector<std::string>> const& rows) {
+  cli_.greet();
+  cli::print_table(headers, rows);
 }
 
 void add_basic_commands(Shared_cli const& cli, Shared_options const& options, CLI::App* group) {
   auto const add = [&](char const* name, char const* description,
                        Outcome<void> (*action)(Volume_cli&, Volume_options const&)) {
     return cli->cli().add_command(
-        name, description, [cli, options, action] { return action(*cli, *options); }, group);
+        name, description,
+        [cli, options, action] { return cli->run([&] { return action(*cli, *options); }); }, group);
   };
   auto* const create_command = add("create", "Makes a volume", create);
   create_command->add_option("NAME", options->name, "Name of the volume")->required();
@@ -291,7 +307,7 @@ void add_basic_commands(Shared_cli const& cli, Shared_options const& options, CL
   cli->cli().add_json(create_command);
 
   cli->cli().add_json(cli->cli().add_command(
-      "ls", "Lists the volumes", [cli] { return list(*cli); }, group));
+      "ls", "Lists the volumes", [cli] { return cli->run([&] { return list(*cli); }); }, group));
 
   auto* const info_command = add("info", "Shows a volume", info);
   info_command->add_option("NAME", options->name, "Name of the volume")->required();
@@ -331,6 +347,8 @@ void add_volume_commands(Cli& cli) {
   volume::add_basic_commands(shared, options, group);
   volume::add_snapshot_commands(shared, options, group);
   volume::add_trash_commands(shared, options, group);
+  volume::add_transfer_commands(shared, options, group);
+  volume::add_limit_commands(shared, options, group);
 }
 
 }  // namespace pstorage::cli

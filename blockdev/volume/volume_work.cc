@@ -278,8 +278,34 @@ Outcome<Volume_usage> Volume_work::usage(Volume_name const& name) {
   return usage;
 }
 
+Outcome<void> Volume_work::set_limits(Volume_name const& name, Limits const& limits) {
+  PS_TRY(auto const file, look_up(name));
+  bool const is_raw = file.type() == proto::TYPE_FILE;
+  if (!is_raw) PS_CHECK(descriptor(name));  // is it a volume?
+  proto::Mds_request set;
+  set.mutable_set_attributes()->set_path(name.path());
+  for (auto const& [key, value] : properties_of(limits))
+    (*set.mutable_set_attributes()->mutable_properties())[key] = value;
+  PS_CHECK(session_.call(std::move(set)));
+  proto::Holder_request request;
+  request.mutable_reload_limits();
+  auto const told = session_.ask_holder(is_raw ? name.path() : name.path() + "/" + descriptor_file,
+                                        std::move(request));
+  // Nobody has it open, or a tool that is about to end.
+  if (!told.has_value() && errc_of(told.error().code) != Errc::not_found &&
+      errc_of(told.error().code) != Errc::busy)
+    return told.error();
+  return success();
+}
+
 Outcome<std::vector<Volume_work::Checked>> Volume_work::check(Volume_name const& name,
                                                               bool repairs) {
+  PS_TRY(auto const found_file, look_up(name));
+  if (found_file.type() == proto::TYPE_FILE)
+    return failure(Errc::refused, "'" + name.name +
+                                      "' is a raw volume, which has no tables; "
+                                      "'pstorage check " +
+                                      name.path() + "' checks its data");
   Cluster_directory directory(session_, name.path());
   PS_CHECK(directory.lock(Duration{0}));
   PS_TRY(auto const text, directory.read_text(descriptor_file, ploop::descriptor_bytes_max));

@@ -11,6 +11,7 @@
 #include "blockdev/ploop/check.h"
 #include "blockdev/ploop/virtual_disk.h"
 #include "blockdev/volume/cluster_directory.h"
+#include "blockdev/volume/limits.h"
 #include "blockdev/volume/names.h"
 #include "blockdev/volume/tool_session.h"
 
@@ -77,6 +78,9 @@ class Volume_work {
     ploop::Check_report report;
   };
   Outcome<std::vector<Checked>> check(Volume_name const& name, bool repairs);
+
+  /// Stores the limits and tells whoever has the volume open.
+  Outcome<void> set_limits(Volume_name const& name, Limits const& limits);
 
   // volume_snapshots.cc
   Outcome<ploop::Descriptor> descriptor(Volume_name const& name);

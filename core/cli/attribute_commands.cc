@@ -74,7 +74,7 @@ void add_attribute_commands(Cli& cli) {
   set->add_option("PATH", options->path, "File or directory")->required();
   set->add_option("ATTRIBUTE", options->changes,
                   "replicas=NORM[:MIN], failure-domain=disk|host|rack|row|room, tier=0..3, "
-                  "chunk-size=SIZE, client-ssd-cache=0|1")
+                  "chunk-size=SIZE, on-full=error|wait, client-ssd-cache=0|1")
       ->required();
   cli.add_json(set);
 }

@@ -66,9 +66,13 @@ Outcome<void> parse_attribute(std::string const& text, proto::Attributes& attrib
     attributes.set_client_ssd_cache(value == "1");
     return success();
   }
+  if (name == "on-full") {
+    attributes.set_on_full(value);
+    return success();
+  }
   return failure(Errc::bad_request, "unknown attribute '" + name +
-                                        "': there are replicas, failure-domain, tier, chunk-size "
-                                        "and client-ssd-cache");
+                                        "': there are replicas, failure-domain, tier, "
+                                        "chunk-size, on-full and client-ssd-cache");
 }
 
 std::vector<std::string> attribute_lines(proto::Attributes const& attributes) {
@@ -77,7 +81,8 @@ std::vector<std::string> attribute_lines(proto::Attributes const& attributes) {
               std::to_string(attributes.replicas_min()),
           "failure-domain=" + attributes.failure_domain(),
           "tier=" + std::to_string(attributes.tier()),
-          "chunk-size=" + std::to_string(attributes.chunk_size())};
+          "chunk-size=" + std::to_string(attributes.chunk_size()),
+          "on-full=" + attributes.on_full()};
 }
 
 }  // namespace pstorage::cli

@@ -48,15 +48,21 @@ Outcome<void> Cli::connect() {
 }
 
 Outcome<proto::Mds_reply> Cli::call(proto::Mds_request request) {
+  auto reply = ask(std::move(request));
+  if (reply.has_value()) greet();
+  return reply;
+}
+
+Outcome<proto::Mds_reply> Cli::ask(proto::Mds_request request) {
   if (!caller_) PS_CHECK(connect());
   auto reply = caller_->call(std::move(request));
-  if (reply.has_value() && !has_said_connected_) {
-    has_said_connected_ = true;
-    if (!options_.is_quiet && !is_json_) {
-      std::printf("connected to MDS#%u\n", reply.value().mds());
-    }
-  }
+  if (reply.has_value()) mds_ = reply.value().mds();
   return reply;
+}
+
+void Cli::greet() {
+  if (mds_ == 0 || std::exchange(has_said_connected_, true)) return;
+  if (!options_.is_quiet && !is_json_) std::printf("connected to MDS#%u\n", mds_);
 }
 
 int Cli::run(int argc, char const* const* argv) {

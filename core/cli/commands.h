@@ -53,6 +53,9 @@ class Cli {
   /// Sends one request to the cluster and waits. The first answer prints "connected to MDS#N"
   /// unless -q or --json.
   Outcome<proto::Mds_reply> call(proto::Mds_request request);
+  /// The same, silently; greet() prints it before the command's own output, when all went well.
+  Outcome<proto::Mds_reply> ask(proto::Mds_request request);
+  void greet();
 
   /// Parses, runs, prints the error. Returns the exit status.
   int run(int argc, char const* const* argv);
@@ -69,6 +72,7 @@ class Cli {
   Global_options options_;
   bool is_json_ = false;
   bool has_said_connected_ = false;
+  std::uint32_t mds_ = 0;  // who has answered
   std::unique_ptr<Mds_caller> caller_;
 };
 

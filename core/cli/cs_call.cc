@@ -12,11 +12,6 @@ namespace {
 
 constexpr Duration turn = std::chrono::milliseconds(10);
 
-class Silent_log final : public Log {
- public:
-  void write(Log_level, std::string_view, Fields) override {}
-};
-
 /// One connection, one answer at a time.
 class Peer final : public Connection_handler {
  public:

@@ -17,12 +17,6 @@ constexpr Duration probe_timeout = std::chrono::seconds(5);
 constexpr Duration probe_head_start = std::chrono::milliseconds(250);
 constexpr Duration turn = std::chrono::milliseconds(10);
 
-/// A command prints its own error; the library's log would only repeat it.
-class Silent_log final : public Log {
- public:
-  void write(Log_level, std::string_view, Fields) override {}
-};
-
 /// Connects once and remembers how it went.
 class Probe final : public Connection_handler {
  public:

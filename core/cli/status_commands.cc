@@ -14,8 +14,6 @@
 namespace pstorage::cli {
 namespace {
 
-constexpr std::uint64_t space_warning_bytes = 1ull << 30;  // freespace.threshold.mb
-constexpr std::uint64_t space_warning_percent = 20;        // freespace.threshold.percent
 constexpr int chunk_states_a_line = 3;
 
 using Services = google::protobuf::RepeatedPtrField<proto::Service>;
@@ -81,12 +79,13 @@ void print_summary(proto::Status_reply const& status) {
     inactive += server.state() == "inactive" ? 1 : 0;
     offline += server.state() == "offline" ? 1 : 0;
   }
-  auto const free_part = status.allocatable_bytes();
-  bool const is_low = free_part < space_warning_bytes ||
-                      free_part < status.allocatable_total_bytes() / 100 * space_warning_percent;
+  auto const& state = status.space_state();
   std::printf("Cluster '%s': %s%s\n", status.cluster().c_str(), status.health().c_str(),
               status.health_reason().empty() ? "" : (" (" + status.health_reason() + ")").c_str());
-  std::printf("Space: [%s] allocatable %s of %s, free %s of %s\n", is_low ? "WARN" : "OK",
+  std::printf("Space: [%s] allocatable %s of %s, free %s of %s\n",
+              state == "ok"     ? "OK"
+              : state == "full" ? "FULL"
+                                : "WARN",
               format_size(status.allocatable_bytes()).c_str(),
               format_size(status.allocatable_total_bytes()).c_str(),
               format_size(status.free_bytes()).c_str(), format_size(status.total_bytes()).c_str());
@@ -145,7 +144,8 @@ void print_services(proto::Status_reply const& status) {
          format_size(cs.free_bytes()), std::to_string(cs.replicas()), std::to_string(cs.unique()),
          std::to_string(cs.io_wait_percent()) + "%",
          milliseconds_text(cs.io_latency_us()) + "/" + milliseconds_text(cs.io_latency_max_us()),
-         std::to_string(cs.queue_depth()), cs.host_name(), cs.flags()});
+         std::to_string(cs.queue_depth()), cs.host_name(),
+         cs.flags() + (cs.slow() ? " slow" : "")});
   }
   std::printf("\n");
   print_table({">CSID", "STATUS", ">SPACE", ">AVAIL", ">REPLICAS", ">UNIQUE", ">IOWAIT",

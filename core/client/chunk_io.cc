@@ -11,6 +11,7 @@ namespace pstorage::client {
 namespace {
 
 constexpr Duration report_retry = std::chrono::milliseconds(500);
+constexpr Duration space_retry = std::chrono::milliseconds(500);
 
 Slice checksums_of(Slice const& data) {
   std::size_t const blocks = data.size() / block_bytes;
@@ -102,8 +103,7 @@ bool Chunk_io::flush_refused_at(Cs_id cs, Errc why) {
   int const index = index_of(cs);
   if (index < 0) return true;
   Replica& replica = replicas_[static_cast<std::size_t>(index)];
-  replica.refused = true;
-  replica.refusal = message_of(why);
+  refuse(replica, message_of(why));
   advance();
   return has_good_member();
 }
@@ -192,7 +192,8 @@ void Chunk_io::answer_unmapped() {
 
 void Chunk_io::allocation_failed(Errc why) {
   allocating_ = false;
-  if (why == Errc::unavailable || why == Errc::no_placement) {
+  bool const waits = why == Errc::no_space && host_.waits_when_full();
+  if (why == Errc::unavailable || why == Errc::no_placement || waits) {
     retry_report_at_ = host_.now() + report_retry;
     return;
   }
@@ -207,6 +208,7 @@ void Chunk_io::allocation_failed(Errc why) {
 
 bool Chunk_io::may_start(Piece const& piece, Piece_list::const_iterator self) const {
   bool const change = is_change(piece);
+  if (piece.not_before != Time_point{} && host_.now() < piece.not_before) return false;
   if (!change && PS_MUTANT(reads_pass_writes_in_flight)) return can_read();
   if (change ? !can_write() : !can_read()) return false;
   if (changes_in_flight_ > 0)
@@ -244,6 +246,7 @@ void Chunk_io::finish(Piece& piece, Errc status) {
   in_flight_.erase(in_flight_.iterator_to(piece));
   piece.in_flight = false;
   if (is_change(piece)) --changes_in_flight_;
+  if (is_change(piece) && status == Errc::ok) answered_ = std::max(answered_, piece.stamp.value);
   host_.piece_done(piece, status);
 }
 
@@ -336,10 +339,23 @@ void Chunk_io::on_change_reply(Piece& piece, std::uint32_t index, Message& reply
       piece.sent &= ~bit;
       return replica.link->fail("data was damaged on the way");
     default:
-      replica.refused = true;
-      replica.refusal = message_of(reply.header.status);
+      refuse(replica, message_of(reply.header.status));
       return;
   }
+}
+
+/// Nobody has stored anything of it.
+void Chunk_io::no_room_for(Piece& piece) {
+  // But a newcomer that had room: it would differ from the others when its pull is done.
+  for (std::uint32_t i = 0; i < replicas_.size(); ++i)
+    if (replicas_[i].state == proto::REPLICA_SYNCING && (piece.sent >> i & 1) != 0 &&
+        (piece.no_space >> i & 1) == 0)
+      refuse(replicas_[i], "it has a write that the others had no room for");
+  if (!host_.waits_when_full()) return finish(piece, Errc::no_space);
+  back_to_waiting(piece);
+  piece.stamp = {};
+  piece.sent = piece.no_space = 0;
+  piece.not_before = host_.now() + space_retry;
 }
 
 void Chunk_io::settle(Piece& piece) {
@@ -350,12 +366,11 @@ void Chunk_io::settle(Piece& piece) {
       if (replicas_[i].state == proto::REPLICA_IN_SYNC && (piece.no_space >> i & 1) == 0 &&
           (piece.sent >> i & 1) != 0)
         someone_has_it = true;
-    if (!someone_has_it) return finish(piece, Errc::no_space);
+    if (!someone_has_it) return no_room_for(piece);
     // The full ones must leave the set before this write may be acknowledged.
     for (std::uint32_t i = 0; i < replicas_.size(); ++i)
       if ((piece.no_space >> i & 1) != 0) {
-        replicas_[i].refused = true;
-        replicas_[i].refusal = message_of(Errc::no_space);
+        refuse(replicas_[i], message_of(Errc::no_space));
       }
     piece.waiting = std::exchange(piece.no_space, 0);
     return;

@@ -30,6 +30,8 @@ class Chunk_host {
   virtual std::uint32_t replicas_min() const = 0;
   /// Without the lease: only reads are submitted, any replica will do, nothing may be repaired.
   virtual bool is_reader() const { return false; }
+  /// Writes without room wait for it; else they are answered no_space.
+  virtual bool waits_when_full() const = 0;
   virtual Time_point now() const = 0;
   virtual Log& log() = 0;
   virtual Cs_link& link_of(Cs_id cs) = 0;
@@ -70,6 +72,7 @@ class Chunk_io final : private Cs_op_owner {
     bool opening = false;
     bool refused = false;      // it lives but cannot serve (no space, read-only, lost the chunk)
     std::string refusal;       // why
+    bool too_slow = false;     // refused for that: taken back when it is no longer so
     bool lost_writes = false;  // it came back without acknowledged writes
     bool repaired = false;     // blocks were repaired here that it has not flushed
     bool repair_flushing = false;  // a flush that covers them is under way
@@ -77,7 +80,7 @@ class Chunk_io final : private Cs_op_owner {
     bool create = false;           // next open may create
     bool unclean = false;
     std::uint64_t last_stamp = 0;  // as it said when it was opened
-    std::uint64_t acked = 0;       // highest stamp it has acknowledged to us
+    std::uint64_t acked = 0;       // highest stamp that it has acknowledged, or has to have in sync
     bool dirty = false;            // acknowledged writes that it has not flushed
   };
 
@@ -103,6 +106,9 @@ class Chunk_io final : private Cs_op_owner {
   void flush_answered_at(Cs_id cs);
   /// `cs` could not flush: it must leave the set. False when it is the last one.
   bool flush_refused_at(Cs_id cs, Errc why);
+  /// A flush waits for `cs`, which is slow: it leaves the set if that is allowed.
+  void held_up_by(Cs_id cs);
+  bool is_member(Cs_id cs) const { return index_of(cs) >= 0; }
   /// Open at cs, so that a flush sent there now covers all its acknowledged writes?
   bool opened_at(Cs_id cs) const;
   std::string waiting_reason() const;
@@ -141,7 +147,10 @@ class Chunk_io final : private Cs_op_owner {
   // Membership: chunk_members.cc.
   void judge_members();
   void judge_as_reader();
+  void judge_slowness(Cs_id holds_flush);
+  static void refuse(Replica& replica, std::string why);
   void report_if_needed();
+  void look_for_members();
   void send_again_to_all();
   void open_members();
   void send_open(std::uint32_t index);
@@ -165,6 +174,7 @@ class Chunk_io final : private Cs_op_owner {
   void on_table(std::uint32_t index, Message& reply);
   void plan();
   void next_merge_step();
+  void note_repair(Replica& replica);
   void accept_torn(Merge_step const& step);
   void on_accepted(std::uint32_t index, Message& reply);
   void on_merge_read(std::uint32_t index, Message& reply);
@@ -184,6 +194,7 @@ class Chunk_io final : private Cs_op_owner {
   void resend(std::uint32_t index);
   void on_change_reply(Piece& piece, std::uint32_t index, Message& reply);
   void settle(Piece& piece);
+  void no_room_for(Piece& piece);
   void settle_held();
   bool is_drained() const;
   bool wants_change() const;
@@ -206,6 +217,7 @@ class Chunk_io final : private Cs_op_owner {
   void read_delivered(Piece& piece, Message& reply);
   void merge_edges(Piece& piece, Slice const& old_content);
   void start_heal(Piece const& read);
+  void hedge_reads();
 
   Ticket& new_ticket(Task task, Cs_id cs, Piece* piece);
   void free_ticket(Ticket& ticket);
@@ -225,7 +237,9 @@ class Chunk_io final : private Cs_op_owner {
   bool restless_ = false;
   Errc aborted_ = Errc::ok;
   std::uint32_t next_sequence_ = 1;
+  std::uint64_t answered_ = 0;  // highest stamp of a change that was answered under this lease
   Time_point retry_report_at_{};
+  Time_point look_again_at_{};
 
   Piece_list waiting_;    // in order of submission
   Piece_list in_flight_;  // changes in order of their stamps; reads anywhere

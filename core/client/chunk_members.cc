@@ -11,6 +11,7 @@ namespace pstorage::client {
 namespace {
 
 constexpr Duration report_retry = std::chrono::milliseconds(500);
+constexpr Duration look_interval = std::chrono::seconds(1);
 
 }  // namespace
 
@@ -73,6 +74,10 @@ std::string Chunk_io::waiting_reason() const {
     if (!replica.opened || replica.refused)
       return name + ": cs " + std::to_string(replica.cs.value) +
              (replica.refused ? " refuses: " + replica.refusal : " does not serve it yet");
+  bool const is_full = std::any_of(waiting_.begin(), waiting_.end(), [](Piece const& piece) {
+    return piece.not_before != Time_point{};
+  });
+  if (is_full) return name + ": its chunk servers have no room";
   return name + ": waiting for answers";
 }
 
@@ -103,14 +108,17 @@ void Chunk_io::adopt(proto::Chunk const& chunk, bool just_allocated) {
     replica.state = one.state();
     replica.link = &host_.link_of(replica.cs);
     replica.opened = replica.opening = replica.unclean = false;
+    if (std::exchange(replica.too_slow, false)) replica.refused = false;
     // The MDS would not have ordered this sync if it did not hear the server.
+    bool const joins = replica.state == proto::REPLICA_SYNCING;
     bool const was_joining =
         old >= 0 && replicas_[static_cast<std::size_t>(old)].state == proto::REPLICA_SYNCING;
-    if (one.state() == proto::REPLICA_SYNCING && !was_joining) replica.link->try_again();
+    if (joins && !was_joining) replica.link->try_again();
+    // A newcomer begins anew at every version, and may have been dropped and chosen again since the
+    // last. A reader asks everybody again.
+    if (joins || host_.is_reader()) replica.refused = replica.missing = replica.lost_writes = false;
     // Every member of a chunk that was allocated for us has to make it.
-    if (host_.is_reader()) replica.refused = replica.missing = false;
-    replica.create = !host_.is_reader() && (just_allocated || version_.value == 1 ||
-                                            one.state() == proto::REPLICA_SYNCING);
+    replica.create = !host_.is_reader() && (just_allocated || version_.value == 1 || joins);
     members.push_back(replica);
     from.push_back(old);
   }
@@ -174,8 +182,7 @@ void Chunk_io::link_down(Cs_link& link) {
     if (replica.link != &link) continue;
     // A joined newcomer that misses a write must begin again: it cannot be resumed.
     if (replica.state == proto::REPLICA_SYNCING && (replica.opened || replica.opening)) {
-      replica.refused = true;
-      replica.refusal = link.last_failure();
+      refuse(replica, link.last_failure());
     }
     if (replica.opened || replica.opening) restart_reconciliation();
     replica.opened = replica.opening = false;
@@ -193,8 +200,7 @@ void Chunk_io::judge_as_reader() {
   for (Replica& replica : replicas_) {
     if (!replica.missing && !replica.lost_writes) continue;
     replica.missing = replica.lost_writes = false;
-    replica.refused = true;
-    replica.refusal = "it has no such chunk";
+    refuse(replica, "it has no such chunk");
   }
   for (Replica const& replica : replicas_)
     is_lacking = is_lacking || replica.refused || replica.link->is_unreachable();
@@ -205,6 +211,7 @@ void Chunk_io::judge_as_reader() {
 
 void Chunk_io::judge_members() {
   if (host_.is_reader()) return judge_as_reader();
+  judge_slowness({});
   std::uint32_t in_sync = 0, missing = 0, lost = 0, good = 0;
   for (Replica const& replica : replicas_) {
     if (replica.state != proto::REPLICA_IN_SYNC) continue;
@@ -218,8 +225,7 @@ void Chunk_io::judge_members() {
   bool const everybody_lost = missing + lost == in_sync && !nobody_has_it;
   // Or it was moved: they have deleted it because others hold it now, and the news did not reach
   // us. Whoever deletes a replica does so after the set has changed, so a look now will tell.
-  bool const is_sure = confirmed_ || PS_MUTANT(believe_members_that_have_nothing);
-  if ((nobody_has_it || everybody_lost) && !is_sure) {
+  if ((nobody_has_it || everybody_lost) && !confirmed_) {
     if (!std::exchange(confirming_, true)) host_.confirm_map(*this);
     return;
   }
@@ -233,12 +239,44 @@ void Chunk_io::judge_members() {
       replica.missing = replica.lost_writes = replica.repaired = replica.refused = false;
       replica.acked = 0;
     } else if (good > 0) {
-      replica.refused = true;
-      replica.refusal = replica.missing ? "it has no such chunk" : "it lost acknowledged writes";
+      refuse(replica, replica.missing ? "it has no such chunk" : "it lost acknowledged writes");
     }
   }
+  if (nobody_has_it || everybody_lost) answered_ = 0;
   if (everybody_lost) reconciled_ = false;
   if (nobody_has_it || everybody_lost) send_again_to_all();
+}
+
+/// A member that holds changes or a flush up while its peers have long answered leaves the set, if
+/// enough others keep the promise of replicas_min without it.
+void Chunk_io::judge_slowness(Cs_id holds_flush) {
+  std::uint32_t quick = 0;
+  for (Replica const& replica : replicas_)
+    quick += replica.state == proto::REPLICA_IN_SYNC && replica.opened &&
+                     (!replica.refused || replica.too_slow) && !replica.link->latency().is_slow()
+                 ? 1
+                 : 0;
+  bool const enough = quick >= std::max(1u, host_.replicas_min()) || PS_MUTANT(drop_slow_below_min);
+  for (Replica& replica : replicas_) {
+    bool const is_slow = replica.link->latency().is_slow() && enough;
+    if (!is_slow && std::exchange(replica.too_slow, false)) replica.refused = false;
+    bool const holds_up = changes_in_flight_ > 0 || replica.cs == holds_flush;
+    if (!is_slow || !holds_up || replica.refused || !replica.opened) continue;
+    replica.refused = replica.too_slow = true;
+    replica.refusal = "it answers far slower than the other replicas";
+  }
+}
+
+void Chunk_io::refuse(Replica& replica, std::string why) {
+  replica.refused = true;
+  replica.too_slow = false;
+  replica.refusal = std::move(why);
+}
+
+void Chunk_io::held_up_by(Cs_id cs) {
+  if (aborted_ != Errc::ok || !id_ || !is_member(cs)) return;
+  judge_slowness(cs);
+  report_if_needed();
 }
 
 void Chunk_io::send_again_to_all() {
@@ -254,8 +292,9 @@ void Chunk_io::send_again_to_all() {
 }
 
 void Chunk_io::report_if_needed() {
-  if (reporting_ || host_.is_reader()) return;
-  if (host_.now() < retry_report_at_ || !has_good_member()) return;
+  if (host_.is_reader()) return;
+  if (!has_good_member()) return look_for_members();
+  if (reporting_ || host_.now() < retry_report_at_) return;
   bool const changes = wants_change();
   bool const wanted = !reconciled_ && !waiting_.empty();
   std::vector<Cs_id> failed;
@@ -270,6 +309,16 @@ void Chunk_io::report_if_needed() {
   if (failed.empty()) return;
   reporting_ = true;
   host_.ask_report(*this, failed, why);
+}
+
+/// A server that was restarted may have another address: nobody tells us as long as the set stays.
+void Chunk_io::look_for_members() {
+  bool const someone_is_gone =
+      std::any_of(replicas_.begin(), replicas_.end(),
+                  [](Replica const& replica) { return replica.link->is_unreachable(); });
+  if (!someone_is_gone || host_.now() < look_again_at_) return;
+  look_again_at_ = host_.now() + look_interval;
+  host_.ask_map(*this);
 }
 
 // ------------------------------------------------------------------ opening
@@ -302,7 +351,12 @@ void Chunk_io::send_open(std::uint32_t index) {
   one.set_chunk_size(host_.chunk_bytes());
   one.set_create(replica.create);
   one.set_syncing(replica.state == proto::REPLICA_SYNCING);
-  if (one.syncing()) one.set_join_stamp(Stamp::of(host_.epoch(), next_sequence_).value);
+  if (one.syncing()) {
+    one.set_join_stamp(Stamp::of(host_.epoch(), next_sequence_).value);
+    // In sync it has to have what was answered, and not what is left of it at a source that lost
+    // its power.
+    replica.acked = std::max(replica.acked, answered_);
+  }
   replica.opening = true;
   Ticket& ticket = new_ticket(Task::open, replica.cs, nullptr);
   ticket.round = version_.value;
@@ -323,8 +377,7 @@ void Chunk_io::on_opened(std::uint32_t index, std::uint64_t version, Message& me
     return replica.link->fail("malformed answer to opening a chunk");
   if (status == Errc::unavailable) return;  // busy with itself: asked again at the next tick
   if (status != Errc::ok) {
-    replica.refused = true;
-    replica.refusal = reply.text().empty() ? message_of(status) : reply.text();
+    refuse(replica, reply.text().empty() ? message_of(status) : reply.text());
     return;
   }
   opened_one(replica, reply.chunks(0));
@@ -348,14 +401,14 @@ void Chunk_io::opened_one(Replica& replica, proto::Cs_reply::Opened const& opene
       host_.ask_map(*this);
       return;
     default:
-      replica.refused = true;
-      replica.refusal = message_of(static_cast<Errc>(opened.status()));
+      refuse(replica, message_of(static_cast<Errc>(opened.status())));
       return;
   }
   // A repair does not raise the last stamp: whether one that was not flushed is still there after
   // an unclean stop cannot be told by it.
-  bool const lost =
-      opened.last_stamp() < replica.acked || (replica.repaired && opened.unclean() && reconciled_);
+  bool const is_behind =
+      replica.state == proto::REPLICA_IN_SYNC && opened.last_stamp() < replica.acked;
+  bool const lost = is_behind || (replica.repaired && opened.unclean() && reconciled_);
   if (lost && !PS_MUTANT(forget_the_lost_writes)) {
     replica.lost_writes = true;
     replica.last_stamp = opened.last_stamp();

@@ -71,8 +71,7 @@ void Chunk_io::merge_refused(std::uint32_t index, Errc why) {
     replicas_[index].opened = false;
     return host_.ask_map(*this);
   }
-  replicas_[index].refused = true;
-  replicas_[index].refusal = message_of(why);
+  refuse(replicas_[index], message_of(why));
 }
 
 void Chunk_io::on_table(std::uint32_t index, Message& reply) {
@@ -112,6 +111,13 @@ void Chunk_io::next_merge_step() {
   submit_merge(Task::merge_read, step.source, std::move(message));
 }
 
+/// Like a write it has to be flushed; until then a power failure takes it back.
+void Chunk_io::note_repair(Replica& replica) {
+  replica.repaired = true;
+  replica.repair_flushing = false;
+  if (!std::exchange(replica.dirty, true)) host_.mark_dirty(*this, replica.cs);
+}
+
 void Chunk_io::accept_torn(Merge_step const& step) {
   proto::Cs_request request;
   auto& accept = *request.mutable_accept_torn();
@@ -125,6 +131,7 @@ void Chunk_io::accept_torn(Merge_step const& step) {
     stamp = std::max(stamp, merge_->tables[step.source][step.first + i].stamp);
   }
   accept.set_stamp(stamp);
+  note_repair(replicas_[step.source]);
   Ticket& ticket = new_ticket(Task::accept, replicas_[step.source].cs, nullptr);
   ticket.round = merge_round_;
   ticket.op = &replicas_[step.source].link->submit(request, *this, &ticket);
@@ -182,9 +189,7 @@ void Chunk_io::write_merge_step(Merge_step const& step, Slice const& data) {
     message.meta = records;
     message.data = data;
     merge_->writing |= 1u << i;
-    replicas_[i].repaired = true;
-    replicas_[i].repair_flushing = false;
-    if (!std::exchange(replicas_[i].dirty, true)) host_.mark_dirty(*this, replicas_[i].cs);
+    note_repair(replicas_[i]);
     submit_merge(Task::merge_write, i, std::move(message));
   }
 }

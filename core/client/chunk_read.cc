@@ -10,10 +10,8 @@
 namespace pstorage::client {
 namespace {
 
-// A read that takes longer than this, and than a multiple of what reads take there, is also
-// asked of another replica.
-constexpr Duration hedge_min = std::chrono::milliseconds(50);
-constexpr int hedge_factor = 8;
+// Replicas whose reads take less are equally good.
+constexpr Duration quick_read = std::chrono::milliseconds(50);
 
 }  // namespace
 
@@ -32,9 +30,14 @@ int Chunk_io::choose_replica(Piece const& piece) const {
       continue;
     }
     Cs_link const& chosen = *replicas_[static_cast<std::size_t>(best)].link;
+    bool const lags = replica.link->latency().reads_lag();
+    if (lags != chosen.latency().reads_lag()) {
+      if (!lags) best = static_cast<int>(i);
+      continue;
+    }
     bool const nearer = replica.link->is_local() && !chosen.is_local();
     bool const much_quicker = replica.link->is_local() == chosen.is_local() &&
-                              chosen.read_latency() > hedge_min &&
+                              chosen.read_latency() > quick_read &&
                               replica.link->read_latency() * 4 < chosen.read_latency();
     if (nearer || much_quicker) best = static_cast<int>(i);
   }
@@ -160,8 +163,10 @@ void Chunk_io::start_heal(Piece const& read) {
   waiting_.push_back(piece);
 }
 
-void Chunk_io::on_tick() {
-  if (aborted_ != Errc::ok) return;
+/// Asks another replica what one has not answered in the usual time: the first good answer counts,
+/// the other is dropped. Only for a small share of the reads, or where the asked one is known to
+/// lag.
+void Chunk_io::hedge_reads() {
   Time_point const now = host_.now();
   for (auto place = in_flight_.begin(); place != in_flight_.end();) {
     Piece& piece = *place++;
@@ -170,13 +175,18 @@ void Chunk_io::on_tick() {
         static_cast<Ticket*>((piece.ops[0] != nullptr ? piece.ops[0] : piece.ops[1])->context);
     int const asked = index_of(ticket->cs);
     if (asked < 0) continue;
-    Duration const usual = replicas_[static_cast<std::size_t>(asked)].link->read_latency();
-    if (now - piece.started < std::max(hedge_min, usual * hedge_factor)) continue;
+    Cs_link const& link = *replicas_[static_cast<std::size_t>(asked)].link;
+    if (now - piece.started < link.watch().hedge_after()) continue;
     int const other = choose_replica(piece);
-    if (other < 0) continue;
+    if (other < 0 || (!link.latency().reads_lag() && !link.watch().take_hedge())) continue;
     piece.hedged = true;
     send_read(piece, static_cast<std::uint32_t>(other));
   }
+}
+
+void Chunk_io::on_tick() {
+  if (aborted_ != Errc::ok) return;
+  hedge_reads();
   if (!waiting_.empty() || changes_in_flight_ > 0 || (id_ && !all_opened())) advance();
 }
 

@@ -5,14 +5,6 @@
 
 namespace pstorage::client {
 
-struct Cluster::Opening {
-  std::string path;
-  Open_options options;
-  std::function<void(Outcome<Opened_file>)> done;
-  Time_point give_up;
-  Time_point again_at;
-};
-
 Cluster::Cluster(Clock& clock, Network& network, Random& random, Log& log, Executor& executor,
                  Cluster_options options)
     : clock_(clock),
@@ -26,8 +18,10 @@ Cluster::Cluster(Clock& clock, Network& network, Random& random, Log& log, Execu
   session_.set_heartbeat_filler([this](proto::Heartbeat& heartbeat) {
     Volume_counters sum;
     for (File_volume const* volume : volumes_) {
-      bool const is_lease = !volume->is_shared() && !volume->is_reader();
-      if (!volume->is_dead() && is_lease) heartbeat.add_files(volume->id().value);
+      if (!volume->is_dead() && volume->is_shared())
+        heartbeat.add_shared_files(volume->id().value);
+      else if (!volume->is_dead() && !volume->is_reader())
+        heartbeat.add_files(volume->id().value);
       auto const& counters = volume->counters();
       sum.reads += counters.reads;
       sum.read_bytes += counters.read_bytes;
@@ -41,9 +35,9 @@ Cluster::Cluster(Clock& clock, Network& network, Random& random, Log& log, Execu
     heartbeat.set_write_bytes(sum.write_bytes);
     heartbeat.set_flushes(sum.flushes);
   });
-  session_.set_lost_files_handler([this](std::vector<File_id> const& files) {
-    for (File_id const file : files)
-      if (auto* volume = find(file)) volume->lose_lease("the MDS has given it to somebody else");
+  session_.set_lost_files_handler([this](File_id file, bool is_shared) {
+    if (auto* volume = find(file, is_shared))
+      volume->lose_lease("the MDS has given it to somebody else");
   });
 }
 
@@ -53,7 +47,7 @@ Cs_link& Cluster::link_of(Cs_id cs) {
   auto& link = links_[cs];
   if (link == nullptr)
     link = std::make_unique<Cs_link>(clock_, network_, log_, cs, options_.session.host,
-                                     options_.links);
+                                     options_.links, latency_.server(cs));
   return *link;
 }
 
@@ -66,6 +60,14 @@ void Cluster::volume_closed(File_volume& volume) { std::erase(volumes_, &volume)
 File_volume* Cluster::find(File_id file) {
   for (File_volume* volume : volumes_)
     if (volume->id() == file && !volume->is_dead() && !volume->is_reader()) return volume;
+  return nullptr;
+}
+
+File_volume* Cluster::find(File_id file, bool is_shared) {
+  for (File_volume* volume : volumes_) {
+    bool const is_it = volume->id() == file && volume->is_shared() == is_shared;
+    if (is_it && !volume->is_dead() && !volume->is_reader()) return volume;
+  }
   return nullptr;
 }
 
@@ -182,19 +184,40 @@ void Cluster::session_expired() {
     if (!volume->is_reader()) volume->lose_lease("the session with the MDS expired");
 }
 
+void Cluster::compare_servers() {
+  Time_point const now = clock_.now();
+  if (!latency_.is_due(now)) return;
+  std::vector<Cs_id> were_slow;
+  for (auto& [cs, link] : links_) {
+    if (link->latency().is_slow()) were_slow.push_back(cs);
+    link->note_ages(now);
+  }
+  latency_.judge(now);
+  for (auto& [cs, link] : links_) {
+    bool const was_slow = std::find(were_slow.begin(), were_slow.end(), cs) != were_slow.end();
+    if (link->latency().is_slow() == was_slow) continue;
+    log_.warn(was_slow ? "a chunk server may be as quick as the others again"
+                       : "a chunk server answers far slower than the others",
+              {{"cs", cs}});
+  }
+}
+
 void Cluster::on_tick() {
   session_.on_tick();
   for (auto& [_, link] : links_) link->on_tick();
+  compare_servers();
   auto const volumes = volumes_;
   for (File_volume* volume : volumes)
     if (std::find(volumes_.begin(), volumes_.end(), volume) != volumes_.end()) volume->on_tick();
   Time_point const now = clock_.now();
   auto retries = std::exchange(retries_, {});
   for (auto& opening : retries) {
-    if (now >= opening->again_at)
-      ask_lease(opening);
-    else
+    if (now < opening->again_at)
       retries_.push_back(opening);
+    else if (opening->is_reader)
+      ask_reading(opening);
+    else
+      ask_lease(opening);
   }
 }
 

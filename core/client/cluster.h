@@ -91,7 +91,14 @@ class Cluster final : public Ticker, private Volume_host {
   void on_tick() override;
 
  private:
-  struct Opening;
+  struct Opening {
+    std::string path;
+    Open_options options;
+    bool is_reader = false;
+    std::function<void(Outcome<Opened_file>)> done;
+    Time_point give_up{};
+    Time_point again_at{};
+  };
 
   Clock& clock() override { return clock_; }
   Log& log() override { return log_; }
@@ -106,11 +113,13 @@ class Cluster final : public Ticker, private Volume_host {
                       Outcome<proto::Mds_reply> const& answer);
   void pushed(proto::Mds_push const& push);
   void session_expired();
+  void compare_servers();
   File_volume* find(File_id file);
+  File_volume* find(File_id file, bool is_shared);
   File_volume* find(Volume const& volume) const;
-  void reader_answered(std::string const& path, Duration patience,
-                       Outcome<proto::Mds_reply> const& answer,
-                       std::function<void(Outcome<std::unique_ptr<Volume>>)> const& done);
+  void ask_reading(std::shared_ptr<Opening> const& opening);
+  void reader_answered(std::shared_ptr<Opening> const& opening,
+                       Outcome<proto::Mds_reply> const& answer);
   void asked(proto::Holder_question const& question);
 
   Clock& clock_;
@@ -119,6 +128,7 @@ class Cluster final : public Ticker, private Volume_host {
   Executor& executor_;
   Cluster_options const options_;
   Mds_session session_;
+  Latency_watch latency_;
   std::map<Cs_id, std::unique_ptr<Cs_link>> links_;
   std::vector<File_volume*> volumes_;  // open ones, also while they are being sealed
   std::vector<std::shared_ptr<Opening>> retries_;

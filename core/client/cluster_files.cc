@@ -9,6 +9,7 @@ namespace pstorage::client {
 namespace {
 
 constexpr Duration answer_patience = std::chrono::seconds(30);
+constexpr Duration reader_retry = std::chrono::milliseconds(50);
 
 }  // namespace
 
@@ -20,40 +21,56 @@ File_volume* Cluster::find(Volume const& volume) const {
 
 void Cluster::open_reader(std::string const& path, Duration patience,
                           std::function<void(Outcome<std::unique_ptr<Volume>>)> done) {
+  auto opening = std::make_shared<Opening>();
+  opening->path = path;
+  opening->options.patience = patience;
+  opening->is_reader = true;
+  opening->done = [done = std::move(done)](Outcome<Opened_file> opened) {
+    if (opened.has_error()) return done(opened.error());
+    done(std::unique_ptr<Volume>(std::move(opened).value().volume));
+  };
+  opening->give_up = clock_.now() + patience;
+  ask_reading(opening);
+}
+
+void Cluster::ask_reading(std::shared_ptr<Opening> const& opening) {
   proto::Mds_request request;
-  request.mutable_open_file()->set_path(path);
+  request.mutable_open_file()->set_path(opening->path);
   request.mutable_open_file()->set_read_only(true);
-  session_.call(std::move(request), std::max(patience, Duration(std::chrono::seconds(5))),
-                [this, path, patience, done = std::move(done),
+  session_.call(std::move(request),
+                std::max(opening->options.patience, Duration(std::chrono::seconds(5))),
+                [this, opening,
                  alive = std::weak_ptr<bool>(alive_)](Outcome<proto::Mds_reply> const& answer) {
                   auto const token = alive.lock();
-                  if (token == nullptr || !*token) return;
-                  reader_answered(path, patience, answer, done);
+                  if (token != nullptr && *token) reader_answered(opening, answer);
                 });
 }
 
-void Cluster::reader_answered(std::string const& path, Duration patience,
-                              Outcome<proto::Mds_reply> const& answer,
-                              std::function<void(Outcome<std::unique_ptr<Volume>>)> const& done) {
+void Cluster::reader_answered(std::shared_ptr<Opening> const& opening,
+                              Outcome<proto::Mds_reply> const& answer) {
   if (answer.has_error()) {
-    if (errc_of(answer.error().code) != Errc::refused) return done(answer.error());
+    Errc const code = errc_of(answer.error().code);
+    if (code == Errc::busy && clock_.now() < opening->give_up) {  // somebody is opening it
+      opening->again_at = clock_.now() + reader_retry;
+      return retries_.push_back(opening);
+    }
+    if (code != Errc::refused) return opening->done(answer.error());
     // Its last writer left without closing it: made good by opening and closing it.
-    open(path, {.force = false, .patience = patience},
-         [this, path, patience, done](Outcome<std::unique_ptr<Volume>> opened) {
-           if (!opened.has_value()) return done(std::move(opened).error());
-           auto const volume = std::make_shared<std::unique_ptr<Volume>>(std::move(opened).value());
-           (*volume)->close([this, path, patience, done, volume](Result<void> const& closed) {
-             executor_.defer([volume] { volume->reset(); });  // not inside its own callback
-             if (closed) return open_reader(path, patience, done);
-             done(failure(closed.error(), path + ": " + closed.error().message()));
-           });
-         });
-    return;
+    return open(
+        opening->path, opening->options, [this, opening](Outcome<std::unique_ptr<Volume>> opened) {
+          if (!opened.has_value()) return opening->done(std::move(opened).error());
+          std::shared_ptr<Volume> const volume = std::move(opened).value();
+          volume->close([this, opening, volume](Result<void> const& closed) {
+            executor_.defer([volume] {});  // not inside its own callback
+            if (closed) return ask_reading(opening);
+            opening->done(failure(closed.error(), opening->path + ": " + closed.error().message()));
+          });
+        });
   }
-  auto volume = std::make_unique<File_volume>(static_cast<Volume_host&>(*this), path,
+  auto volume = std::make_unique<File_volume>(static_cast<Volume_host&>(*this), opening->path,
                                               answer.value().lease(), Volume_use::read);
   volumes_.push_back(volume.get());
-  done(std::unique_ptr<Volume>(std::move(volume)));
+  opening->done(Opened_file{std::move(volume), answer.value().lease().file(), true});
 }
 
 void Cluster::resize(Volume& volume, std::uint64_t size_bytes, Done done) {

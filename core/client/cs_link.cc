@@ -1,6 +1,7 @@
 #include "core/client/cs_link.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "core/assert.h"
@@ -9,6 +10,20 @@ namespace pstorage::client {
 namespace {
 
 constexpr Duration own_pause = std::chrono::milliseconds(500);
+
+std::optional<Answer_kind> kind_of(Operation operation) {
+  switch (operation) {
+    case Operation::read:
+      return Answer_kind::read;
+    case Operation::write:
+    case Operation::zero:
+      return Answer_kind::change;
+    case Operation::flush:
+      return Answer_kind::flush;
+    default:
+      return std::nullopt;
+  }
+}
 
 /// The owner of an op made by Cs_link::call: lives until its one callback.
 class Function_owner final : public Cs_op_owner {
@@ -38,13 +53,14 @@ Message control_message(proto::Cs_request const& request) {
 }  // namespace
 
 Cs_link::Cs_link(Clock& clock, Network& network, Log& log, Cs_id id, Host_id own_host,
-                 Cs_link_options const& options)
+                 Cs_link_options const& options, Latency_watch::Server& latency)
     : clock_(clock),
       network_(network),
       log_(log),
       id_(id),
       own_host_(own_host),
-      options_(options) {}
+      options_(options),
+      latency_(latency) {}
 
 Cs_link::~Cs_link() {
   if (connection_) network_.close(connection_);
@@ -107,6 +123,7 @@ void Cs_link::on_connected(Connection_id connection, Peer_info const& peer) {
   if (connection != connection_) return;
   if (peer.role != Role::cs) return go_down("the peer is not a chunk server");
   state_ = State::up;
+  latency_.restarted();
   failed_attempt_ = false;
   retry_delay_ = {};
   last_heard_ = clock_.now();
@@ -212,13 +229,30 @@ void Cs_link::on_message(Connection_id connection, Message& message) {
     return go_down("the chunk server answered a request that was not asked");
   Cs_op& op = *slots_[slot];
   in_flight_.erase(in_flight_.iterator_to(op));
-  if (op.operation == Operation::read) {
-    Duration const took = last_heard_ - op.sent;
-    read_latency_ += (took - read_latency_) / 16;
-  }
+  note_answer(op);
   if (op.owner == this) pinging_ = false;
   if (op.owner != nullptr) op.owner->on_cs_reply(op, message);
   release(op);
+}
+
+void Cs_link::note_answer(Cs_op const& op) {
+  auto const kind = kind_of(op.operation);
+  if (!kind.has_value() || op.sent < resumed_at_) return;
+  Duration const took = last_heard_ - op.sent;
+  latency_.answered(*kind, took);
+  if (kind == Answer_kind::read) read_latency_ += (took - read_latency_) / 16;
+}
+
+void Cs_link::note_ages(Time_point now) {
+  std::size_t missing = answer_kinds;
+  std::array<bool, answer_kinds> seen{};
+  for (auto const& op : in_flight_) {
+    if (missing == 0) return;
+    auto const kind = kind_of(op.operation);
+    if (!kind.has_value() || std::exchange(seen[static_cast<std::size_t>(*kind)], true)) continue;
+    --missing;
+    latency_.set_oldest(*kind, now - std::max(op.sent, resumed_at_));
+  }
 }
 
 void Cs_link::on_tick() {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/address.h"
+#include "core/client/latency_watch.h"
 #include "core/env/clock.h"
 #include "core/env/network.h"
 #include "core/log.h"
@@ -63,8 +64,9 @@ class Cs_link final : private Connection_handler, private Cs_op_owner {
  public:
   enum class State { idle, connecting, up, down };
 
+  /// `latency`: of this server; lives longer.
   Cs_link(Clock& clock, Network& network, Log& log, Cs_id id, Host_id own_host,
-          Cs_link_options const& options);
+          Cs_link_options const& options, Latency_watch::Server& latency);
   ~Cs_link() override;
   Cs_link(Cs_link const&) = delete;
   Cs_link& operator=(Cs_link const&) = delete;
@@ -78,6 +80,10 @@ class Cs_link final : private Connection_handler, private Cs_op_owner {
   bool is_local() const { return is_local_; }
   std::size_t in_flight() const { return in_flight_.size(); }
   Duration read_latency() const { return read_latency_; }
+  Latency_watch::Server const& latency() const { return latency_; }
+  Latency_watch& watch() const { return latency_.watch(); }
+  /// Tells the watch how old the oldest unanswered requests are.
+  void note_ages(Time_point now);
 
   /// Where it can be reached now; forgets failures when that is news.
   void set_addresses(proto::Cs_address const& addresses);
@@ -113,6 +119,7 @@ class Cs_link final : private Connection_handler, private Cs_op_owner {
   void connect();
   void go_down(std::string const& why, bool silent = false);
   void release(Cs_op& op);
+  void note_answer(Cs_op const& op);
   Address next_address();
 
   Clock& clock_;
@@ -121,6 +128,7 @@ class Cs_link final : private Connection_handler, private Cs_op_owner {
   Cs_id const id_;
   Host_id const own_host_;
   Cs_link_options const& options_;
+  Latency_watch::Server& latency_;
 
   std::vector<Address> addresses_;  // unix sockets of this host first
   std::size_t address_index_ = 0;

@@ -13,26 +13,27 @@ void File_volume::mark_dirty(Chunk_io& chunk, Cs_id cs) { servers_[cs].dirty.pus
 void File_volume::writes_lost(Chunk_io& chunk) {
   host_.log().error("every replica lost writes that were not flushed",
                     {{"file", path_}, {"chunk", chunk.id()}});
-  // Every FLUSH under way may cover some of them, the next one covers the rest.
+  // Every FLUSH under way may cover some of them, the next one covers the rest. One may be a write
+  // with FUA that is being made durable, or whose other pieces are still on their way.
   for (auto& [_, flush] : flushes_)
-    if (flush.is_explicit && flush.error == Errc::ok) flush.error = Errc::lost_writes;
+    if (flush.error == Errc::ok) flush.error = Errc::lost_writes;
   lost_writes_ = true;
+  ++losses_;
 }
 
 void File_volume::flush(Done done) {
   if (Errc const error = check(0, 0); error != Errc::ok)
     return answer_later([done = std::move(done), error] { done(make_error_code(error)); });
   ++counters_.flushes;
-  start_flush(std::move(done), true);
+  // Only a FLUSH tells of them: an error of a later write with FUA would be taken for its own.
+  start_flush(std::move(done), std::exchange(lost_writes_, false) ? Errc::lost_writes : Errc::ok);
 }
 
-void File_volume::start_flush(Done done, bool explicit_flush) {
+void File_volume::start_flush(Done done, Errc error) {
   std::uint64_t const id = next_flush_++;
   Flush& flush = flushes_[id];
   flush.done = std::move(done);
-  flush.is_explicit = explicit_flush;
-  // Only a FLUSH tells of lost writes: an error of a write with FUA would be taken for its own.
-  if (explicit_flush && std::exchange(lost_writes_, false)) flush.error = Errc::lost_writes;
+  flush.error = error;
   for (auto& [cs, server] : servers_) {
     if (server.dirty.empty()) continue;
     flush.parts.push_back({.cs = cs, .chunks = std::exchange(server.dirty, {}), .sent = false});
@@ -107,7 +108,14 @@ void File_volume::continue_flushes() {
   std::vector<std::pair<std::uint64_t, Cs_id>> done;
   for (auto& [id, flush] : flushes_)
     for (Flush_part& part : flush.parts) {
-      if (part.sent) continue;
+      if (part.sent) {
+        // A server that was dropped for being slow need not answer any more.
+        bool const is_awaited =
+            std::any_of(part.chunks.begin(), part.chunks.end(),
+                        [&](Chunk_io* chunk) { return chunk->is_member(part.cs); });
+        if (!is_awaited) done.emplace_back(id, part.cs);
+        continue;
+      }
       bool const still_dirty =
           std::any_of(part.chunks.begin(), part.chunks.end(),
                       [&](Chunk_io* chunk) { return chunk->dirty_at(part.cs); });
@@ -125,6 +133,14 @@ void File_volume::continue_flushes() {
     }
   for (auto const& [id, cs] : done) finish_part(id, cs);
   if (!done.empty()) end_of_event();
+}
+
+/// The servers that flushes wait for although their peers have long answered.
+void File_volume::drop_slow_servers() {
+  for (auto& [_, flush] : flushes_)
+    for (Flush_part const& part : flush.parts)
+      if (part.sent && link_of(part.cs).latency().is_slow())
+        for (Chunk_io* chunk : part.chunks) chunk->held_up_by(part.cs);
 }
 
 void File_volume::finish_part(std::uint64_t id, Cs_id cs) {

@@ -57,16 +57,21 @@ void File_volume::send_reports() {
     report.set_file(file_.value);
     report.set_epoch(epoch_.value);
     std::vector<Chunk_io*> asked;
+    std::set<Cs_id> slow;
     for (Report const& one : reports) {
       if (one.waiting_io != waiting_turn) continue;
       auto& entry = *report.add_chunks();
       entry.set_chunk(one.chunk->id().value);
       entry.set_version(one.chunk->version().value);
-      for (Cs_id const cs : one.failed) entry.add_failed(cs.value);
+      for (Cs_id const cs : one.failed) {
+        entry.add_failed(cs.value);
+        if (link_of(cs).is_up() && link_of(cs).latency().is_slow()) slow.insert(cs);
+      }
       report.set_reason(one.why);
       asked.push_back(one.chunk);
     }
     if (asked.empty()) continue;
+    for (Cs_id const cs : slow) report.add_slow(cs.value);
     host_.mds().call(
         std::move(request), Duration{0},
         [this, asked, alive = std::weak_ptr<bool>(alive_)](Outcome<proto::Mds_reply> answer) {
@@ -139,6 +144,7 @@ void File_volume::on_link_down(Cs_link& link) {
   ++batching_;
   for (auto& [_, chunk] : chunks_) chunk->link_down(link);
   --batching_;
+  give_up_confirmation();
   advance_sealing();
   end_of_event();
 }
@@ -153,6 +159,7 @@ void File_volume::on_tick() {
       chunk->calmed();
     else
       restless_.push_back(chunk);
+  if (!flushes_.empty()) drop_slow_servers();
   --batching_;
   advance_sealing();
   if (!flushes_.empty()) flush_changed_ = true;
@@ -180,6 +187,9 @@ void File_volume::abort_all(Errc why) {
   for (auto& [_, chunk] : chunks_) chunk->abort(why);
   reports_.clear();
   allocations_.clear();
+  give_up_confirmation();
+  for (Request* const request : unconfirmed_) request->error = why;
+  answer_confirmed(std::exchange(unconfirmed_, {}));
   for (auto& [_, flush] : std::exchange(flushes_, {}))
     answer_later([done = std::move(flush.done), why] { done(make_error_code(why)); });
   if (sealing_ != nullptr) {

@@ -57,7 +57,7 @@ void File_volume::advance_sealing() {
     ++place;
   }
   if (PS_MUTANT(skip_the_seal)) sealing_->pending.clear();
-  if (sealing_->pending.empty()) finish_sealing();
+  if (sealing_->pending.empty() && now() >= fence_end_) finish_sealing();
 }
 
 void File_volume::send_seal(Cs_id cs) {

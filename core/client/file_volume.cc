@@ -63,9 +63,11 @@ File_volume::File_volume(Volume_host& host, std::string path, proto::Lease const
       grows_(use == Volume_use::grow),
       chunk_bytes_(lease.file().attributes().chunk_size()),
       replicas_min_(std::max(1u, lease.file().attributes().replicas_min())),
+      waits_when_full_(lease.file().attributes().on_full() == "wait"),
       serving_(use == Volume_use::read),
       reader_(use == Volume_use::read) {
   PS_ASSERT(chunk_bytes_ >= block_bytes && chunk_bytes_ % block_bytes == 0);
+  if (lease.fence_ms() != 0) fence_end_ = now() + std::chrono::milliseconds(lease.fence_ms());
   adopt_map(lease.map());
 }
 
@@ -104,6 +106,7 @@ void File_volume::adopt_map(proto::File_map const& map) {
   if (dead_ != Errc::ok) return;
   host_.learn_servers(map);
   ++batching_;
+  if (!map.on_full().empty()) waits_when_full_ = map.on_full() == "wait";
   if (map.replicas_min() != 0 && map.replicas_min() != replicas_min_) {
     replicas_min_ = map.replicas_min();
     for (auto& [_, chunk] : chunks_) chunk->on_tick();  // some may go on now
@@ -144,6 +147,7 @@ Request& File_volume::new_request(Request_kind kind) {
   request.kind = kind;
   request.fua = false;
   request.error = Errc::ok;
+  request.losses = losses_;
   request.pieces_left = 1;  // held until every piece has been submitted
   ++requests_open_;
   return request;
@@ -343,6 +347,7 @@ void File_volume::end_of_event() {
   send_reports();
   run_completions();
   if (!*token) return;  // closed by the user in a callback
+  if (!unconfirmed_.empty() && confirmation_ == nullptr) confirm_requests();
   if (std::exchange(flush_changed_, false)) continue_flushes();
 }
 
@@ -400,6 +405,13 @@ void File_volume::split_read(Piece& piece) {
 }
 
 void File_volume::complete_request(Request& request) {
+  bool const is_checked =
+      request.kind == Request_kind::write || request.error != Errc::ok || reader_;
+  if (is_checked || is_leased()) return answer_request(request);
+  unconfirmed_.push_back(&request);
+}
+
+void File_volume::answer_request(Request& request) {
   Errc const error = request.error;
   Request_kind const kind = request.kind;
   Done done = std::exchange(request.done, nullptr);
@@ -413,6 +425,7 @@ void File_volume::complete_request(Request& request) {
     parts = std::exchange(request.parts, {});
   }
   bool const fua = request.fua;
+  std::uint64_t const losses = request.losses;
   --requests_open_;
   free_requests_.push_back(&request);
   if (kind == Request_kind::extents) return;
@@ -421,7 +434,10 @@ void File_volume::complete_request(Request& request) {
     return read_done(std::move(parts));
   }
   if (error != Errc::ok) return done(make_error_code(error));
-  if (fua) return start_flush(std::move(done), false);
+  if (fua) {
+    // Were some of its pieces acknowledged and lost before the last one was there?
+    return start_flush(std::move(done), losses == losses_ ? Errc::ok : Errc::lost_writes);
+  }
   done(success());
 }
 

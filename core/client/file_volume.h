@@ -105,7 +105,6 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   struct Flush {
     Done done;
     std::vector<Flush_part> parts;
-    bool is_explicit = false;  // not the second half of a write with FUA
     Errc error = Errc::ok;
   };
   struct Sealing {
@@ -115,6 +114,10 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
     std::set<Cs_id> unreachable;
     Time_point started{};
     bool finishing = false;
+  };
+  struct Confirmation {              // that no newer writer has begun
+    std::vector<Request*> requests;  // finished before it was asked for
+    std::set<Cs_id> pending;
   };
   struct Report {
     Chunk_io* chunk;
@@ -128,6 +131,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   File_id file() const override { return file_; }
   std::uint32_t chunk_bytes() const override { return chunk_bytes_; }
   std::uint32_t replicas_min() const override { return replicas_min_; }
+  bool waits_when_full() const override { return waits_when_full_; }
   Time_point now() const override { return host_.clock().now(); }
   Log& log() override { return host_.log(); }
   Cs_link& link_of(Cs_id cs) override;
@@ -163,6 +167,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void complete_piece(Piece& piece, Errc status);
   void split_read(Piece& piece);
   void complete_request(Request& request);
+  void answer_request(Request& request);
   void defer_completions();
   void answer_later(std::function<void()> answer);
   void send_reports();
@@ -170,11 +175,13 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void abort_all(Errc why);
 
   // Flush: file_flush.cc.
-  void start_flush(Done done, bool explicit_flush);
+  /// Flushes what is dirty now; then `error` or what went wrong is the answer.
+  void start_flush(Done done, Errc error);
   void send_flush_part(std::uint64_t id, Flush_part& part);
   void flush_answered(std::uint64_t id, Cs_id cs, Message& reply);
   void flush_lost(std::uint64_t id, Cs_id cs);
   void continue_flushes();
+  void drop_slow_servers();
   void finish_part(std::uint64_t id, Cs_id cs);
   void answer_flushes();
 
@@ -185,6 +192,14 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void seal_answered(Cs_id cs, Message& reply);
   void finish_sealing();
 
+  // Answers that no CS has checked the epoch of: file_confirm.cc.
+  bool is_leased() const { return now() < host_.mds().leased_until(); }
+  void confirm_requests();
+  std::vector<Cs_id> confirming_servers();
+  void ask_for_confirmation(Cs_id cs);
+  void give_up_confirmation();
+  void answer_confirmed(std::vector<Request*> requests);
+
   Volume_host& host_;
   std::string const path_;
   File_id const file_;
@@ -194,6 +209,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   bool const grows_;
   std::uint32_t const chunk_bytes_;
   std::uint32_t replicas_min_;  // set-attr may change it
+  bool waits_when_full_;        // likewise
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 
   std::map<std::uint32_t, proto::Chunk> untouched_;  // mapped, not used under this lease yet
@@ -221,9 +237,14 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   std::map<std::uint64_t, Flush> flushes_;
   std::uint64_t next_flush_ = 1;
   bool flush_changed_ = false;
-  bool lost_writes_ = false;
+  bool lost_writes_ = false;  // no FLUSH has told of it yet
+  std::uint64_t losses_ = 0;
 
   std::unique_ptr<Sealing> sealing_;
+  Time_point fence_end_{};             // until then a former holder may still answer reads
+  std::vector<Request*> unconfirmed_;  // wait for a confirmation that is asked for after them
+  std::unique_ptr<Confirmation> confirmation_;
+  std::uint64_t confirmations_ = 0;
   Errc dead_ = Errc::ok;
   bool closing_ = false;
   std::size_t unsealed_ = 0;

@@ -73,8 +73,8 @@ void Mds_session::set_expired_handler(std::function<void()> handler) {
 void Mds_session::set_heartbeat_filler(std::function<void(proto::Heartbeat&)> filler) {
   fill_heartbeat_ = std::move(filler);
 }
-void Mds_session::set_lost_files_handler(std::function<void(std::vector<File_id> const&)> handler) {
-  on_lost_files_ = std::move(handler);
+void Mds_session::set_lost_files_handler(Lost_handler handler) {
+  on_lost_file_ = std::move(handler);
 }
 
 void Mds_session::call(proto::Mds_request request, Duration patience, Mds_done done) {
@@ -188,6 +188,7 @@ void Mds_session::open_session() {
   request.mutable_open_session()->set_name(options_.name);
   request.mutable_open_session()->set_host_id(options_.host.value);
   session_wire_id_ = next_wire_id_++;
+  session_asked_ = clock_.now();
   send_control(session_wire_id_, request);
 }
 
@@ -201,6 +202,8 @@ void Mds_session::session_opened(proto::Mds_reply const& reply) {
     return link_down(clock_.now());
   }
   session_open_ = true;
+  lease_ = std::chrono::milliseconds(reply.session().timeout_ms()) * 4 / 5;
+  leased_until_ = session_asked_ + lease_;
   learn_servers(reply.session().servers());
   next_sequence_ = 2;  // opening was number 1
   last_heartbeat_ = clock_.now();
@@ -211,6 +214,7 @@ void Mds_session::session_expired() {
   if (!session_open_) return;
   log_.warn("the session with the MDS has expired", {{"session", session_.value}});
   session_open_ = false;
+  leased_until_ = {};
   session_ = {};
   next_sequence_ = 1;
   heartbeat_wire_id_ = 0;
@@ -300,11 +304,14 @@ void Mds_session::handle_reply(std::uint64_t wire_id, proto::Mds_reply reply) {
 void Mds_session::handle_heartbeat(proto::Mds_reply const& reply) {
   heartbeat_wire_id_ = 0;
   if (static_cast<Errc>(reply.status()) == Errc::session_expired) return session_expired();
+  if (static_cast<Errc>(reply.status()) != Errc::ok) return;
   learn_servers(reply.heartbeat().servers());
-  if (reply.heartbeat().lost_files().empty() || !on_lost_files_) return;
-  std::vector<File_id> lost;
-  for (auto const file : reply.heartbeat().lost_files()) lost.push_back({file});
-  on_lost_files_(lost);
+  auto const& heartbeat = reply.heartbeat();
+  if (on_lost_file_) {
+    for (auto const file : heartbeat.lost_files()) on_lost_file_({file}, false);
+    for (auto const file : heartbeat.lost_shared_files()) on_lost_file_({file}, true);
+  }
+  leased_until_ = last_heartbeat_ + lease_;
 }
 
 void Mds_session::fail_overdue(Time_point now) {

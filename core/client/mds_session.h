@@ -54,8 +54,13 @@ class Mds_session final : private Connection_handler, public Ticker {
   /// Fills each heartbeat of the session (files, counters). Heartbeats are only sent once a session
   /// is open.
   void set_heartbeat_filler(std::function<void(proto::Heartbeat&)> filler);
-  /// Leased files that a heartbeat reply reports lost.
-  void set_lost_files_handler(std::function<void(std::vector<File_id> const&)> handler);
+  /// Until then nobody else has been given a lease of this session, unless it has been told.
+  /// Counted from when the confirmation was asked for, with a fifth to spare for clocks that run
+  /// at different rates.
+  Time_point leased_until() const { return leased_until_; }
+  /// Called for every file whose lease, or share in it, a heartbeat reply reports lost.
+  using Lost_handler = std::function<void(File_id file, bool is_shared)>;
+  void set_lost_files_handler(Lost_handler handler);
 
   bool is_linked() const { return linked_; }
   /// When the last answer of a master arrived; a client that has not heard for long must not trust
@@ -116,6 +121,9 @@ class Mds_session final : private Connection_handler, public Ticker {
 
   Session_id session_{};
   bool session_open_ = false;
+  Time_point session_asked_{};
+  Duration lease_{};  // how long a confirmation holds
+  Time_point leased_until_{};
   bool session_opening_ = false;
   std::uint64_t session_wire_id_ = 0;
   std::uint64_t heartbeat_wire_id_ = 0;
@@ -129,7 +137,7 @@ class Mds_session final : private Connection_handler, public Ticker {
   std::function<void(bool)> on_link_;
   std::function<void()> on_expired_;
   std::function<void(proto::Heartbeat&)> fill_heartbeat_;
-  std::function<void(std::vector<File_id> const&)> on_lost_files_;
+  Lost_handler on_lost_file_;
 };
 
 /// Is `request` a command (changes state, goes through the log)?

@@ -21,8 +21,9 @@ struct Request {
   Request_kind kind = Request_kind::read;
   bool fua = false;
   std::uint32_t pieces_left = 0;
-  Errc error = Errc::ok;  // the first one
-  Done done;              // write, zero
+  std::uint64_t losses = 0;  // of the file's writes, when it was submitted
+  Errc error = Errc::ok;     // the first one
+  Done done;                 // write, zero
   Read_done read_done;
   std::vector<Slice> parts;  // read: the answer; extents: block records or empty
   std::function<void(Request&)> extents_done;
@@ -61,6 +62,7 @@ struct Piece : boost::intrusive::list_base_hook<> {
   std::uint32_t waiting = 0;   // bit a replica (index in the chunk): sent or to be sent, no answer
   std::uint32_t sent = 0;      // bit a replica: sent on its present connection
   std::uint32_t no_space = 0;  // bit a replica: it has no room
+  Time_point not_before{};     // no replica had room: tried again then
 
   // Reads.
   std::uint32_t tried = 0;      // bit a replica: asked, did not deliver

@@ -50,6 +50,12 @@ Outcome<void> write_file_atomically(std::string const& path, Bytes content, unsi
   return success();
 }
 
+Outcome<void> make_durable(std::string const& path) {
+  File_descriptor const file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!file || ::fsync(file.get()) != 0) return system_failure("cannot make durable", path, errno);
+  return success();
+}
+
 Outcome<std::string> read_small_file(std::string const& path, std::size_t bytes_max) {
   File_descriptor const file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!file && errno == ENOENT) return failure(Errc::not_found, "there is no file " + path);

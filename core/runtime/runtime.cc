@@ -162,6 +162,14 @@ void Runtime::remove_ticker(Ticker& ticker) {
 
 void Runtime::post(std::function<void()> work) { implementation_->loop_.post(std::move(work)); }
 
+void Runtime::run_off_loop(std::function<void()> work, std::function<void()> done) {
+  implementation_->pool_.run(
+      [&loop = implementation_->loop_, work = std::move(work), done = std::move(done)]() mutable {
+        work();
+        loop.post(std::move(done));
+      });
+}
+
 void Runtime::set_stop_handler(std::function<void()> handler) {
   implementation_->stop_handler_ = std::move(handler);
 }

@@ -49,6 +49,9 @@ class Runtime {
   void remove_ticker(Ticker& ticker);
   /// Runs `work` on the loop, soon. Thread: any.
   void post(std::function<void()> work);
+  /// Runs `work`, which may block, on a helper thread and then `done` on the loop, if it still
+  /// runs.
+  void run_off_loop(std::function<void()> work, std::function<void()> done);
   /// Called once when SIGTERM or SIGINT arrives, instead of stop(): a clean shutdown.
   void set_stop_handler(std::function<void()> handler);
   /// Runs until stop().

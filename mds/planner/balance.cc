@@ -113,7 +113,7 @@ void plan_balance(std::uint32_t tier, Servers const& servers,
         auto const after_from = from.cost - points(bytes, *from.server);
         auto const after_to = to->cost + points(bytes, *to->server);
         if (from.cost - to->cost <= rules.spread_max || after_to > after_from) continue;
-        if (!slots.has_move_slot(to->server->cs) ||
+        if (to->server->slow || !slots.has_move_slot(to->server->cs) ||
             !has_room(*to->server, chunk.chunk_bytes, placement) ||
             !may_move(chunk, *from.server, *to->server, servers)) {
           continue;

@@ -128,6 +128,37 @@ bool has_room(Candidate const& candidate, std::uint64_t chunk_bytes, Placement_r
   return chunk_bytes <= candidate.free_bytes && margin <= candidate.free_bytes;
 }
 
+namespace {
+
+/// Chooses until there are `wanted`, among the slow servers or among the others.
+void choose(Placement_request const& request, std::vector<Candidate> const& candidates,
+            Placement_rules const& rules, Random& random, bool slow, std::size_t wanted,
+            std::set<std::string>& taken, std::vector<Cs_id>& chosen) {
+  auto tiers = tier_order(std::min(request.tier, tier_max));
+  tiers.resize(std::min<std::size_t>(tiers.size(), request.ranks));
+  for (auto const tier : tiers) {
+    std::vector<Candidate const*> eligible;
+    for (auto const& candidate : candidates) {
+      if (candidate.tier == tier && candidate.usable && candidate.slow == slow &&
+          !contains(request.excluded, candidate.cs) && !contains(request.present, candidate.cs) &&
+          has_room(candidate, request.chunk_bytes, rules)) {
+        eligible.push_back(&candidate);
+      }
+    }
+    while (chosen.size() < wanted) {
+      std::erase_if(eligible, [&](Candidate const* candidate) {
+        return taken.contains(domain_key(request.domain, *candidate));
+      });
+      if (eligible.empty()) break;
+      auto const* const candidate = eligible[draw(eligible, random)];
+      taken.insert(domain_key(request.domain, *candidate));
+      chosen.push_back(candidate->cs);
+    }
+  }
+}
+
+}  // namespace
+
 Outcome<std::vector<Cs_id>> place(Placement_request const& request,
                                   std::vector<Candidate> const& candidates,
                                   Placement_rules const& rules, Random& random) {
@@ -138,26 +169,9 @@ Outcome<std::vector<Cs_id>> place(Placement_request const& request,
     }
   }
   std::vector<Cs_id> chosen;
-  auto tiers = tier_order(std::min(request.tier, tier_max));
-  tiers.resize(std::min<std::size_t>(tiers.size(), request.ranks));
-  for (auto const tier : tiers) {
-    std::vector<Candidate const*> eligible;
-    for (auto const& candidate : candidates) {
-      if (candidate.tier == tier && candidate.usable && !contains(request.excluded, candidate.cs) &&
-          !contains(request.present, candidate.cs) &&
-          has_room(candidate, request.chunk_bytes, rules)) {
-        eligible.push_back(&candidate);
-      }
-    }
-    while (chosen.size() < request.norm) {
-      std::erase_if(eligible, [&](Candidate const* candidate) {
-        return taken.contains(domain_key(request.domain, *candidate));
-      });
-      if (eligible.empty()) break;
-      auto const* const candidate = eligible[draw(eligible, random)];
-      taken.insert(domain_key(request.domain, *candidate));
-      chosen.push_back(candidate->cs);
-    }
+  choose(request, candidates, rules, random, false, request.norm, taken, chosen);
+  if (request.takes_slow && chosen.size() < request.min) {
+    choose(request, candidates, rules, random, true, request.min, taken, chosen);
   }
   if (chosen.size() < request.min || chosen.empty()) {
     // Full servers stay full until somebody acts; missing ones may come back by themselves.

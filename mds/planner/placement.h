@@ -26,6 +26,7 @@ struct Space_report {
   Cs_id cs;
   std::uint64_t total_bytes = 0;
   std::uint64_t free_bytes = 0;
+  bool slow = false;
 };
 
 /// A chunk server as placement sees it.
@@ -39,6 +40,8 @@ struct Candidate {
   bool usable = false;     // active
   std::string state;       // for people
   bool releasing = false;  // rm-cs: a source, nothing more
+  bool slow = false;       // gets new data only where there is nobody else
+  bool given_up = false;   // slow for so long that others take over what it should hold
 };
 
 struct Placement_rules {
@@ -55,6 +58,7 @@ struct Placement_request {
   std::vector<Cs_id> present;          // hold a replica already: their domains are taken
   std::vector<Cs_id> excluded;         // must not be used, but their domains are free
   std::uint32_t ranks = tier_max + 1;  // only this many tiers, from the front of tier_order()
+  bool takes_slow = true;              // slow servers where the others are fewer than min
 };
 
 /// The asked tier, then lower numbers downwards, then higher ones: where a full tier spills.
@@ -71,6 +75,7 @@ bool has_room(Candidate const& candidate, std::uint64_t chunk_bytes, Placement_r
 
 /// Between min and norm servers in distinct failure domains, none of them twice, preferring the
 /// asked tier (then lower numbers downwards, then higher ones), at random weighted by free space.
+/// Slow servers only where there would be fewer than min without them.
 /// `min` and `norm` count new replicas only. Errors, saying what is missing: no_space (enough
 /// servers are active, but full), no_placement.
 Outcome<std::vector<Cs_id>> place(Placement_request const& request,

@@ -23,17 +23,27 @@ bool has_active(std::vector<Cs_id> const& list, Servers const& servers) {
 }
 
 int liveness(Candidate const& candidate) {
-  if (candidate.state == "active") return 0;
-  return candidate.state == "inactive" ? 1 : 2;
+  if (candidate.state == "active") return candidate.slow ? 1 : 0;
+  return candidate.state == "inactive" ? 2 : 3;
 }
+
+/// Writes wait for it, so that a slow server is better than none.
+bool needs_anybody(Needy_chunk const& chunk) { return chunk.need <= Need::blocked; }
 
 /// Where one more replica of `chunk` goes beside `present`.
 std::optional<Cs_id> find_place(Needy_chunk const& chunk, std::vector<Cs_id> present,
                                 std::uint32_t ranks, Servers const& servers,
                                 Sync_slots const& slots, Placement_rules const& rules,
                                 Random& random) {
-  Placement_request request{
-      1, 1, chunk.domain, chunk.tier, chunk.chunk_bytes, std::move(present), chunk.garbage, ranks};
+  Placement_request request{1,
+                            1,
+                            chunk.domain,
+                            chunk.tier,
+                            chunk.chunk_bytes,
+                            std::move(present),
+                            chunk.garbage,
+                            ranks,
+                            needs_anybody(chunk)};
   append(request.present, chunk.syncing);
   for (auto const* const list : {&chunk.in_sync, &chunk.stale, &chunk.resting}) {
     append(request.excluded, *list);
@@ -94,8 +104,10 @@ void plan_recovery(std::vector<Needy_chunk> chunks, Servers const& servers, Sync
     for (auto const cs : chunk.stale) {
       if (!servers.is_expected(cs)) continue;
       ++expected;
+      // What a slow server holds up would only be dropped again.
+      bool const is_wanted = !servers.find(cs)->slow || needs_anybody(chunk);
       bool const can_start =
-          servers.is_active(cs) && !contains(chunk.resting, cs) && slots.has_slot(cs);
+          servers.is_active(cs) && is_wanted && !contains(chunk.resting, cs) && slots.has_slot(cs);
       if (can_start && !returned) returned = cs;
     }
     if (returned) {

@@ -48,6 +48,7 @@ std::vector<Cs_id> kept_replicas(Needy_chunk const& chunk, Servers const& server
 
 /// Chooses syncs to start, in order of need: first stale replicas whose server is back (little to
 /// copy), then, where no server that is merely inactive may still return with one, new servers.
+/// Slow ones only for chunks whose writes wait.
 void plan_recovery(std::vector<Needy_chunk> chunks, Servers const& servers, Sync_slots& slots,
                    Placement_rules const& rules, std::uint64_t offline_hosts_max, Random& random);
 

@@ -32,7 +32,8 @@ bool Servers::is_staying(Cs_id cs) const {
 
 bool Servers::is_expected(Cs_id cs) const {
   auto const* const candidate = find(cs);
-  return is_staying(cs) && (candidate->state == "active" || candidate->state == "inactive");
+  return is_staying(cs) && !candidate->given_up &&
+         (candidate->state == "active" || candidate->state == "inactive");
 }
 
 Sync_slots::Sync_slots(std::map<Cs_id, std::uint32_t> busy, Recovery_limits const& limits)

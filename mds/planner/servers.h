@@ -39,7 +39,7 @@ class Servers {
   bool is_active(Cs_id cs) const;
   /// Not on its way out: neither releasing nor failed nor unknown.
   bool is_staying(Cs_id cs) const;
-  /// Active and staying, or silent for so short a time that it is waited for.
+  /// Active and staying, or silent or slow for so short a time that it is waited for.
   bool is_expected(Cs_id cs) const;
 
  private:

@@ -169,6 +169,7 @@ Outcome<std::uint64_t> Metadata_server::propose(Role role, Mds_request request,
       space.set_cs(report.cs.value);
       space.set_total_bytes(report.total_bytes);
       space.set_free_bytes(report.free_bytes);
+      space.set_slow(report.slow);
     }
   }
   *entry.mutable_request() = std::move(request);
@@ -188,33 +189,55 @@ void Metadata_server::propose_own(Mds_request request) {
 void Metadata_server::on_committed(std::vector<Committed_entry> entries) {
   to_apply_.insert(to_apply_.end(), std::make_move_iterator(entries.begin()),
                    std::make_move_iterator(entries.end()));
-  if (!stalled_) apply_queue();
+  if (!apply_is_due_ && !stalled_ && !holds_entries()) apply_queue();
 }
 
 void Metadata_server::on_log_failed(Failure const& why) { fatal(why); }
 
+/// A loop that does not come to its sockets for half a second is taken for dead by the other
+/// members, so other events come in between. Not at the start, nor when entries come faster than
+/// they can be applied: then whoever sends them has to wait.
 void Metadata_server::apply_queue() {
-  if (fatal_ || to_apply_.empty()) return;
+  while (apply_some()) {
+    if (!started_ || !options_.next_turn || to_apply_.size() > backlog_max) continue;
+    if (!std::exchange(apply_is_due_, true)) {
+      options_.next_turn([this] {
+        apply_is_due_ = false;
+        if (!stalled_ && !holds_entries()) apply_queue();
+      });
+    }
+    break;
+  }
+  answer_fresh_queries();
+  if (takes_over_ && to_apply_.empty()) take_over();
+}
+
+/// True: there is more to apply.
+bool Metadata_server::apply_some() {
+  if (fatal_ || to_apply_.empty()) return false;
   Effects effects;
-  auto applied = state_->apply(to_apply_, effects);
+  auto applied = state_->apply(to_apply_, effects, options_.apply_rows_max);
   if (!applied.has_value()) {
     auto const& why = applied.error();
     if (errc_of(why.code) != Errc::no_space) {
       fatal(failure(why.code, "cannot store metadata: " + why.text));
-      return;
+      return false;
     }
     // Committed but not stored: they wait in memory, and in the log should we end.
     if (!std::exchange(stalled_, true)) {
       log_.error("no space for the metadata database: commands wait until there is",
                  {{"error", why.text}});
     }
-    return;
+    return false;
   }
   if (std::exchange(stalled_, false)) log_.info("the metadata database has room again");
-  to_apply_.clear();
-  if (!started_ || !entries_.is_leader()) return;
-  for (auto& entry : applied.value()) answer(entry);
-  carry_out(effects);
+  auto const count = static_cast<std::ptrdiff_t>(applied.value().size());
+  to_apply_.erase(to_apply_.begin(), to_apply_.begin() + count);
+  if (started_ && leads()) {
+    for (auto& entry : applied.value()) answer(entry);
+    carry_out(effects);
+  }
+  return !to_apply_.empty();
 }
 
 void Metadata_server::answer(Applied_entry& entry) {
@@ -237,6 +260,17 @@ void Metadata_server::answer(Applied_entry& entry) {
     memory.connection = waiting.connection;
     memory.told_mds = tables_.mds_generation;
   }
+  if (waiting.op == Mds_request::kOpenFile && is_ok) {
+    auto& lease = *entry.reply.mutable_lease();
+    Duration fence{0};
+    for (auto const session : lease.previous_sessions()) {
+      auto const former = tables_.sessions.find(Session_id{session});
+      if (former == tables_.sessions.end()) continue;
+      fence = std::max(fence, former->second.last_heard + options_.session_timeout - clock_.now());
+    }
+    lease.set_fence_ms(
+        static_cast<std::uint32_t>(std::chrono::ceil<std::chrono::milliseconds>(fence).count()));
+  }
   reply(waiting.connection, waiting.request_id, entry.reply);
   if (waiting.op == Mds_request::kRegisterCs && is_ok) registered(waiting);
 }
@@ -254,6 +288,7 @@ void Metadata_server::registered(Waiting const& waiting) {
   }
   peer->second.cs = waiting.cs;
   tables_.forget_setbacks_of(waiting.cs);
+  tables_.slow.restarted(waiting.cs);
   memory.connection = waiting.connection;
   memory.incarnation = waiting.incarnation;
   memory.last_heartbeat = clock_.now();

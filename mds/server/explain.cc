@@ -81,7 +81,9 @@ std::string reason_text(Needy_chunk const& chunk, Standing const& standing, std:
   };
   for (auto const cs : standing.away) text += "; " + cs_text(cs) + " is " + state(cs);
   for (auto const cs : chunk.stale) {
-    text += "; the replica on " + cs_text(cs) + " (" + state(cs) + ") is out of date";
+    auto const* const server = servers.find(cs);
+    text += "; the replica on " + cs_text(cs) + " (" +
+            (server != nullptr && server->slow ? "slow" : state(cs)) + ") is out of date";
   }
   for (auto const cs : chunk.syncing) text += "; " + cs_text(cs) + " is being brought up to date";
   for (auto const cs : chunk.in_sync) {
@@ -147,6 +149,13 @@ std::string Metadata_server::next_step(Needy_chunk const& chunk, Servers const& 
   if (auto const left = time_to_offline(waited_for)) {
     return "waits for the server to return; if it does not, a new replica is made in " +
            seconds_text(*left) + " (mds.wd.offline_tout)";
+  }
+  for (auto const cs : chunk.stale) {
+    if (servers.is_active(cs) && servers.find(cs)->slow && servers.is_expected(cs)) {
+      return "waits until " + cs_text(cs) +
+             " is as quick as the others again; if it is not within mds.wd.offline_tout, a new "
+             "replica is made";
+    }
   }
   auto const offline_hosts_max = setting_number(database, "mds.wd.max_offline_cs_hosts");
   if (!replication_allowed(servers.all(), offline_hosts_max)) {

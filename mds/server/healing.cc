@@ -332,6 +332,7 @@ void Metadata_server::push_minimums(std::set<File_id> const& files) {
     proto::Mds_push push;
     push.mutable_map_changed()->set_file(file.value);
     push.mutable_map_changed()->set_replicas_min(inode->attributes.min);
+    push.mutable_map_changed()->set_on_full(to_proto(inode->attributes).on_full());
     send(connection, 0, push);
   }
 }

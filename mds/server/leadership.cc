@@ -59,14 +59,18 @@ char const* state_of(Log_member const* member) {
 
 void Metadata_server::on_leadership(bool leads) {
   if (!started_) return;  // start() looks itself
-  leads ? take_over() : step_down();
+  takes_over_ = leads;
+  if (!leads) return step_down();
+  if (to_apply_.empty()) take_over();
 }
 
 void Metadata_server::take_over() {
+  takes_over_ = false;
   auto& database = state_->database();
   auto const now = clock_.now();
   // Sessions and leases live on; all of them have their whole timeout again.
   tables_ = {};
+  space_state_.clear();
   tables_.load(database, now);
   lead_since_ = last_plan_ = now;
   planner_due_ = true;
@@ -97,6 +101,7 @@ void Metadata_server::step_down() {
   for (auto const& [id, one] : std::exchange(questions_, {})) {
     refuse_as_follower(one.asker, one.request_id);
   }
+  answer_fresh_queries();
   tables_ = {};
   healing_ = {};
   drop_cursor_.clear();

@@ -20,7 +20,7 @@ Metadata_server::Metadata_server(Clock& clock, Network& network, Disk& disk, Ran
       options_(std::move(options)),
       entries_(entries) {}
 
-Metadata_server::~Metadata_server() = default;
+Metadata_server::~Metadata_server() { await_checkpoint(); }
 
 Outcome<void> Metadata_server::start() {
   PS_TRY(state_, State_machine::open(options_.database_path));
@@ -40,6 +40,7 @@ Outcome<void> Metadata_server::start() {
 }
 
 void Metadata_server::close_state() {
+  await_checkpoint();
   state_.reset();
   // What is committed and not stored yet is in the snapshot.
   to_apply_.clear();
@@ -60,7 +61,10 @@ bool Metadata_server::hand_over() {
 Outcome<void> Metadata_server::shut_down() {
   if (fatal_ || !started_) return success();
   started_ = false;
-  return state_->checkpoint();
+  await_checkpoint();
+  if (options_.database_path == ":memory:") return success();
+  PS_CHECK(Database::checkpoint(options_.database_path));
+  return success();
 }
 
 bool Metadata_server::wants_encryption() {
@@ -103,24 +107,20 @@ void Metadata_server::on_message(Connection_id connection, Message& message) {
 
 void Metadata_server::handle(Connection_id connection, Peer& peer, std::uint64_t request_id,
                              Mds_request request) {
-  if (!entries_.is_leader()) return refuse_as_follower(connection, request_id);
+  if (!leads()) return refuse_as_follower(connection, request_id);
   if (auto const allowed = check_role(peer, request); !allowed.has_value()) {
     refuse(connection, request_id, allowed.error());
     return;
   }
   if (request.session() != 0) heard(Session_id{request.session()}, connection);
   switch (request.op_case()) {
-    case Mds_request::kHeartbeat: {
-      proto::Mds_reply answer_now;
-      heartbeat(Session_id{request.session()}, *request.mutable_heartbeat(), answer_now);
-      reply(connection, request_id, answer_now);
-      return;
-    }
     case Mds_request::kCsHeartbeat: {
       auto const accepted = cs_heartbeat(connection, peer, *request.mutable_cs_heartbeat());
       proto::Mds_reply answer_now;
       if (accepted.has_value()) {
-        answer_now.mutable_registered_cs()->set_scrub_period_s(tables_.scrub_period_s);
+        auto& settings = *answer_now.mutable_registered_cs();
+        settings.set_scrub_period_s(tables_.scrub_period_s);
+        settings.set_probe(tables_.slow.is_slow(peer.cs));
         reply(connection, request_id, answer_now);
       } else {
         refuse(connection, request_id, accepted.error());
@@ -231,11 +231,12 @@ void Metadata_server::on_turn_end() {
 void Metadata_server::on_tick() {
   if (!started_ || fatal_) return;
   auto const now = clock_.now();
-  bool const leads = entries_.is_leader();
+  bool const leads = this->leads();
   if (leads) {
     watch_sessions(now);
     watch_servers(now);
     expire_questions(now);
+    watch_slow(now);
   }
   if (stalled_ && now - last_second_ >= std::chrono::milliseconds(500)) apply_queue();
   if (now - last_second_ >= std::chrono::seconds(1)) {

@@ -2,7 +2,9 @@
 // pushes out. The simulator drives this very class.
 #pragma once
 
+#include <deque>
 #include <functional>
+#include <future>
 #include <map>
 #include <memory>
 #include <optional>
@@ -41,8 +43,24 @@ struct Metadata_server_options {
   std::uint64_t checkpoint_bytes = 16u << 20;     // of SQLite's write-ahead log
   /// The disk of the log or the database has failed: the process must end. Called once.
   std::function<void(Failure const&)> on_fatal;
+  /// Runs what may block (the first) beside the loop, then the second on the loop. Without: at
+  /// once.
+  std::function<void(std::function<void()>, std::function<void()>)> off_loop =
+      [](auto const& work, auto const& done) { work(), done(); };
+  std::uint64_t apply_rows_max = 4096;  // changed without a look at the sockets: 20 ms
+  /// Runs its argument on the loop after other events had their turn. May be null: never needed.
+  std::function<void(std::function<void()>)> next_turn;
   /// Resident memory of the process in bytes, for the services list.
   std::function<std::uint64_t()> memory_bytes;
+};
+
+/// Bytes of all chunk servers, and what of them new data can take.
+struct Space_figures {
+  std::uint64_t total = 0;  // physical
+  std::uint64_t free = 0;
+  std::uint64_t allocatable = 0;  // logical, under the root directory's replication
+  std::uint64_t allocatable_total = 0;
+  std::string state;  // ok, low, full
 };
 
 /// Thread: the owner's loop. The owner calls on_tick() every tick_interval and on_turn_end() once a
@@ -99,6 +117,7 @@ class Metadata_server final : public Connection_handler,
     Connection_id connection;
     std::uint64_t request_id = 0;
     proto::Mds_request request;
+    std::uint64_t index = 0;  // must have been applied
   };
 
   /// What a client has asked the holder of a lease.
@@ -155,11 +174,15 @@ class Metadata_server final : public Connection_handler,
   void propose_own(proto::Mds_request request);
   Outcome<void> ask_for_leases(proto::Mds_request const& request);
   void apply_queue();
+  bool apply_some();
   void answer(Applied_entry& entry);
   void registered(Waiting const& waiting);
 
   // queries.cc
+  /// Leads and knows everything that was acknowledged before.
+  bool leads() const { return entries_.is_leader() && !takes_over_; }
   void answer_queries();
+  void answer_fresh_queries();
   void answer_query(Query& query, proto::Mds_reply& reply);
   void heartbeat(Session_id session, proto::Heartbeat& heartbeat, proto::Mds_reply& reply);
   Outcome<void> cs_heartbeat(Connection_id connection, Peer const& peer,
@@ -170,6 +193,8 @@ class Metadata_server final : public Connection_handler,
   void fill_servers(proto::Services& services);
   void fill_clients(proto::Services& services);
   void fill_status(proto::Status_reply& status);
+  Space_figures space_figures(std::vector<Candidate> const& candidates);
+  void watch_cluster_space(std::vector<Candidate> const& candidates);
   void fill_chunk_counts(proto::Status_reply& status);
 
   // pushes.cc
@@ -191,8 +216,12 @@ class Metadata_server final : public Connection_handler,
   void watch_sessions(Time_point now);
   void watch_servers(Time_point now);
   void set_cs_state(Cs_id cs, Cs_memory& memory, char const* state, std::string const& reason);
+  void watch_slow(Time_point now);
   void watch_space();
   void checkpoint();
+  void end_checkpoint(std::uint64_t applied);
+  void await_checkpoint();
+  bool holds_entries() const;
   void plan(Time_point now);
   void drop_offline_replicas(std::vector<Candidate> const& candidates);
   std::map<Cs_id, std::uint32_t> syncs_under_way();
@@ -243,15 +272,23 @@ class Metadata_server final : public Connection_handler,
   std::map<std::uint64_t, Waiting> waiting_;  // by index of the entry
   std::size_t waiting_bytes_ = 0;
   std::vector<Committed_entry> to_apply_;
-  std::vector<Query> queries_;  // until the end of the turn
+  std::vector<Query> queries_;       // until the end of the turn
+  std::deque<Query> fresh_queries_;  // until their index is applied
   std::map<std::uint64_t, Question> questions_;
   std::uint64_t next_question_ = 1;
   std::uint64_t turns_ = 0;
 
   bool started_ = false;
   bool fatal_ = false;
-  bool stalled_ = false;  // the database's disk is full: entries wait
+  static constexpr std::size_t backlog_max = 16384;
+  bool apply_is_due_ = false;
+  bool takes_over_ = false;  // leads, but has not applied yet what others have committed
+  bool stalled_ = false;     // the database's disk is full: entries wait
+  using Checkpoint = std::packaged_task<Outcome<bool>()>;
+  std::future<Outcome<bool>> checkpoint_;  // valid: one is under way
+  std::uint64_t checkpoints_ = 0;          // begun or given up
   bool low_space_ = false;
+  std::string space_state_;  // of the chunk servers, as told; empty: not yet looked at
   bool planner_due_ = true;
   Time_point start_time_;
   Time_point lead_since_;

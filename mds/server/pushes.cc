@@ -47,6 +47,7 @@ void Metadata_server::carry_out(Effects& effects) {
     server->second.is_deleting = false;
     push_garbage(cs);
   }
+  for (auto const cs : effects.slow) tables_.slow.reported(cs, now);
   for (auto const& [chunk, cs] : effects.failed_syncs) tables_.note_failed_sync(chunk, cs, now);
   if (effects.config_changed) {
     tables_.scrub_period_s = setting_number(database, "cs.scrub-period");

@@ -97,21 +97,38 @@ void Metadata_server::answer_queries() {
   queries_.clear();
   entries_.read_barrier([this, queries = std::move(queries)](Result<std::uint64_t> fresh) mutable {
     for (auto& query : queries) {
-      if (!entries_.is_leader()) {
+      if (!leads()) {
         refuse_as_follower(query.connection, query.request_id);
-        continue;
-      }
-      if (stalled_) fresh = Errc::unavailable;  // committed commands wait for the database's disk
-      if (!fresh.has_value()) {
+      } else if (!fresh.has_value()) {
         refuse(query.connection, query.request_id,
                failure(fresh.error(), "this MDS cannot answer now: " + fresh.error().message()));
-        continue;
+      } else {
+        query.index = fresh.value();
+        fresh_queries_.push_back(std::move(query));
       }
+    }
+    answer_fresh_queries();
+  });
+}
+
+void Metadata_server::answer_fresh_queries() {
+  if (!state_) return;  // it is being replaced
+  auto const applied = state_->applied();
+  while (!fresh_queries_.empty() &&
+         (stalled_ || !leads() || fresh_queries_.front().index <= applied)) {
+    auto query = std::move(fresh_queries_.front());
+    fresh_queries_.pop_front();
+    if (!leads()) {
+      refuse_as_follower(query.connection, query.request_id);
+    } else if (query.index > applied) {
+      refuse(query.connection, query.request_id,
+             failure(Errc::unavailable, "this MDS cannot answer now: its disk is full"));
+    } else {
       proto::Mds_reply answered;
       answer_query(query, answered);
       reply(query.connection, query.request_id, answered);
     }
-  });
+  }
 }
 
 void Metadata_server::answer_query(Query& query, proto::Mds_reply& reply) {
@@ -119,6 +136,10 @@ void Metadata_server::answer_query(Query& query, proto::Mds_reply& reply) {
   auto const& request = query.request;
   Applied done = success();
   switch (request.op_case()) {
+    case Mds_request::kHeartbeat:
+      // Only a master that still is one may say that a lease goes on.
+      heartbeat(Session_id{request.session()}, *query.request.mutable_heartbeat(), reply);
+      break;
     case Mds_request::kLookup:
       done = look_up(database, request.lookup().path(), reply);
       break;
@@ -168,7 +189,7 @@ void Metadata_server::answer_query(Query& query, proto::Mds_reply& reply) {
 void Metadata_server::heartbeat(Session_id session, proto::Heartbeat& heartbeat,
                                 proto::Mds_reply& reply) {
   auto const found = tables_.sessions.find(session);
-  if (found == tables_.sessions.end()) {
+  if (found == tables_.sessions.end() || found->second.is_expiring) {
     reply.set_status(static_cast<std::uint32_t>(Errc::session_expired));
     reply.set_text(message_of(Errc::session_expired));
     return;
@@ -180,11 +201,17 @@ void Metadata_server::heartbeat(Session_id session, proto::Heartbeat& heartbeat,
       answer.add_lost_files(file);
     }
   }
+  for (auto const file : heartbeat.shared_files()) {
+    if (!is_reader(state_->database(), File_id{file}, session)) {
+      answer.add_lost_shared_files(file);
+    }
+  }
   if (found->second.told_mds != tables_.mds_generation) {
     found->second.told_mds = tables_.mds_generation;
     for (auto const& server : tables_.mds_clients) answer.add_servers(server);
   }
   heartbeat.clear_files();
+  heartbeat.clear_shared_files();
   found->second.counters.Swap(&heartbeat);
 }
 
@@ -200,6 +227,8 @@ Outcome<void> Metadata_server::cs_heartbeat(Connection_id connection, Peer const
   memory.last_heartbeat = clock_.now();
   memory.stats.Swap(&heartbeat);
   auto const& stats = memory.stats;
+  tables_.slow.heard(found->first, std::chrono::microseconds(stats.io_latency_us()),
+                     std::chrono::milliseconds(stats.stalled_ms()), clock_.now());
   if (stats.read_only()) {
     if (memory.state != "failed") {
       set_cs_state(found->first, memory, "failed", stats.read_only_reason().substr(0, 200));

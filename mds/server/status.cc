@@ -29,15 +29,52 @@ std::string shown_state(std::string const& state, bool is_releasing) {
   return state == "active" ? "releasing" : state + " releasing";
 }
 
-void add_margins(Candidate const& candidate, Placement_rules const& rules,
-                 std::uint64_t& allocatable, std::uint64_t& allocatable_total) {
-  auto const margin =
-      std::max(rules.free_margin_bytes, candidate.total_bytes / 100 * rules.fill_margin_percent);
-  allocatable += candidate.free_bytes > margin ? candidate.free_bytes - margin : 0;
-  allocatable_total += candidate.total_bytes > margin ? candidate.total_bytes - margin : 0;
+}  // namespace
+
+Space_figures Metadata_server::space_figures(std::vector<Candidate> const& candidates) {
+  auto& database = state_->database();
+  auto const rules = placement_rules(database);
+  Space_figures space;
+  for (auto const& candidate : candidates) {
+    if (candidate.state != "active" && candidate.state != "inactive") continue;
+    space.total += candidate.total_bytes;
+    space.free += candidate.free_bytes;
+    auto const margin =
+        std::max(rules.free_margin_bytes, candidate.total_bytes / 100 * rules.fill_margin_percent);
+    space.allocatable += candidate.free_bytes > margin ? candidate.free_bytes - margin : 0;
+    space.allocatable_total += candidate.total_bytes > margin ? candidate.total_bytes - margin : 0;
+  }
+  auto const root = load_inode(database, root_inode);
+  auto const norm = root ? root->attributes.norm : 1;
+  space.allocatable /= norm;
+  space.allocatable_total /= norm;
+  bool const is_low =
+      space.allocatable < setting_number(database, "freespace.threshold.mb") << 20 ||
+      space.allocatable <
+          space.allocatable_total / 100 * setting_number(database, "freespace.threshold.percent");
+  space.state = space.allocatable == 0 ? "full" : is_low ? "low" : "ok";
+  return space;
 }
 
-}  // namespace
+/// Events for people: the space gets low, is gone, is back.
+void Metadata_server::watch_cluster_space(std::vector<Candidate> const& candidates) {
+  if (clock_.now() - lead_since_ < options_.cs_timeout) return;  // not all have been heard
+  auto const space = space_figures(candidates);
+  if (space.total == 0 || space.state == space_state_) return;
+  bool const is_first = space_state_.empty();
+  space_state_ = space.state;
+  if (is_first && space.state == "ok") return;
+  auto const left = std::to_string(space.allocatable >> 20) + " MB of " +
+                    std::to_string(space.allocatable_total >> 20) + " MB";
+  if (space.state == "ok") return add_event("MDS", "INF", "There is room again: " + left);
+  if (space.state == "low") {
+    return add_event("MDS", "WRN",
+                     "Space runs low: " + left + " can be allocated; add chunk servers or delete");
+  }
+  add_event("MDS", "ERR",
+            "The cluster is full: new data is refused or waits (attribute on-full); overwriting, "
+            "trimming and deleting go on; add chunk servers or delete");
+}
 
 void Metadata_server::fill_services(proto::Services& services) {
   fill_members(services);
@@ -83,6 +120,7 @@ void Metadata_server::fill_servers(proto::Services& services) {
     service.set_queue_depth(stats.queue_depth());
     service.set_io_wait_percent(stats.io_wait_percent());
     service.set_flags(stats.flags());
+    service.set_slow(tables_.slow.is_slow(cs));
     service.set_read_bytes(stats.read_bytes());
     service.set_write_bytes(stats.write_bytes());
     service.set_read_ops(stats.read_ops());
@@ -170,24 +208,20 @@ void Metadata_server::fill_status(proto::Status_reply& status) {
   status.set_epoch_uptime_ms(milliseconds(uptime));
 
   auto const candidates = load_candidates(database, tables_.space());
-  auto const rules = placement_rules(database);
-  std::uint64_t allocatable = 0;
-  std::uint64_t allocatable_total = 0;
   bool all_heard = true;
   for (auto const& candidate : candidates) {
     auto const memory = tables_.servers.find(candidate.cs);
     all_heard = all_heard && memory != tables_.servers.end() && memory->second.connection;
-    if (candidate.state != "active" && candidate.state != "inactive") continue;
-    status.set_total_bytes(status.total_bytes() + candidate.total_bytes);
-    status.set_free_bytes(status.free_bytes() + candidate.free_bytes);
-    add_margins(candidate, rules, allocatable, allocatable_total);
   }
+  auto const space = space_figures(candidates);
+  status.set_total_bytes(space.total);
+  status.set_free_bytes(space.free);
+  status.set_allocatable_bytes(space.allocatable);
+  status.set_allocatable_total_bytes(space.allocatable_total);
+  status.set_space_state(space.state);
   auto const root = load_inode(database, root_inode);
-  auto const norm = root ? root->attributes.norm : 1;
-  status.set_replication_norm(norm);
+  status.set_replication_norm(root ? root->attributes.norm : 1);
   status.set_replication_min(root ? root->attributes.min : 1);
-  status.set_allocatable_bytes(allocatable / norm);
-  status.set_allocatable_total_bytes(allocatable_total / norm);
 
   auto const counts = count_servers(database);
   if (!replication_allowed(candidates, setting_number(database, "mds.wd.max_offline_cs_hosts"))) {

@@ -101,7 +101,8 @@ std::vector<Space_report> Leader_tables::space() const {
   std::vector<Space_report> reports;
   for (auto const& [cs, memory] : servers) {
     if (memory.state != "active") continue;
-    reports.push_back({cs, memory.stats.total_bytes(), memory.stats.free_bytes()});
+    reports.push_back(
+        {cs, memory.stats.total_bytes(), memory.stats.free_bytes(), slow.is_slow(cs)});
   }
   return reports;
 }

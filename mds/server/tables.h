@@ -11,6 +11,7 @@
 #include "core/env/network.h"
 #include "core/ids.h"
 #include "mds.pb.h"
+#include "mds/planner/slow_watch.h"
 #include "mds/state/chunks.h"
 
 namespace pstorage::mds {
@@ -53,6 +54,7 @@ struct Leader_tables {
   std::map<Cs_id, Cs_memory> servers;
   std::map<File_id, Lease_memory> leases;
   std::map<std::pair<Chunk_id, Cs_id>, Setback> setbacks;
+  Slow_watch slow;
   std::vector<std::string> mds_clients;  // where clients reach the metadata servers
   std::uint64_t mds_generation = 0;
   std::uint64_t scrub_period_s = 0;  // cs.scrub-period
@@ -72,7 +74,7 @@ struct Leader_tables {
   void forget_setbacks(Time_point now);
   /// The connection of a file's lease holder; 0 = none.
   Connection_id holder_connection(File_id file) const;
-  /// Free space as the heartbeats say, for the entries that place replicas.
+  /// Free space as the heartbeats say, and who is slow, for the entries that place replicas.
   std::vector<Space_report> space() const;
 };
 

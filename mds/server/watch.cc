@@ -66,6 +66,19 @@ void Metadata_server::watch_servers(Time_point now) {
   }
 }
 
+void Metadata_server::watch_slow(Time_point now) {
+  for (auto const& change : tables_.slow.judge(now)) {
+    auto const memory = tables_.servers.find(change.cs);
+    if (memory == tables_.servers.end() || memory->second.state == "dropped") continue;
+    planner_due_ = true;
+    add_event("MDS", change.is_slow ? "WRN" : "INF",
+              "CS#" + std::to_string(change.cs.value) +
+                  (change.is_slow ? " is slow: " + change.reason +
+                                        ". It gets no new data until it is as quick as the others"
+                                  : " is as quick as the others again"));
+  }
+}
+
 void Metadata_server::watch_space() {
   auto const space = disk_.space();
   if (!space.has_value()) return;
@@ -80,17 +93,43 @@ void Metadata_server::watch_space() {
   }
 }
 
+/// Its syncs take seconds on a busy disk; a leader that waited for them would be voted out.
 void Metadata_server::checkpoint() {
-  if (options_.database_path == ":memory:" || stalled_ ||
+  if (options_.database_path == ":memory:" || stalled_ || checkpoint_.valid() ||
       state_->wal_bytes() < options_.checkpoint_bytes) {
     return;
   }
-  auto const done = state_->checkpoint();
-  if (!done.has_value()) {
-    if (errc_of(done.error().code) != Errc::no_space) fatal(done.error());
-    return;
+  auto const job = std::make_shared<Checkpoint>(
+      [path = options_.database_path] { return Database::checkpoint(path); });
+  checkpoint_ = job->get_future();
+  auto const number = ++checkpoints_;
+  options_.off_loop([job] { (*job)(); },
+                    [this, number, applied = state_->applied()] {
+                      if (number == checkpoints_ && !fatal_) end_checkpoint(applied);
+                    });
+}
+
+void Metadata_server::end_checkpoint(std::uint64_t applied) {
+  auto const complete = checkpoint_.get();
+  if (!complete.has_value()) {
+    if (errc_of(complete.error().code) != Errc::no_space) return fatal(complete.error());
+  } else if (complete.value()) {
+    state_->checkpointed(applied);
+    entries_.cut(applied + 1);
   }
-  entries_.cut(state_->durable() + 1);
+  if (!stalled_) apply_queue();
+}
+
+/// Nobody may replace or close the database under a checkpoint. It is forgotten.
+void Metadata_server::await_checkpoint() {
+  if (checkpoint_.valid()) static_cast<void>(checkpoint_.get());
+  ++checkpoints_;
+}
+
+/// SQLite's log begins anew only when all of it was written back at some moment: committed entries
+/// wait for that rather than let it grow for ever.
+bool Metadata_server::holds_entries() const {
+  return checkpoint_.valid() && state_->wal_bytes() >= 4 * options_.checkpoint_bytes;
 }
 
 std::map<Cs_id, std::uint32_t> Metadata_server::syncs_under_way() {
@@ -144,7 +183,12 @@ void Metadata_server::plan(Time_point now) {
   tables_.forget_setbacks(now);
   if (stalled_ || low_space_) return;
   auto& database = state_->database();
-  auto const candidates = load_candidates(database, tables_.space());
+  auto candidates = load_candidates(database, tables_.space());
+  auto const offline_after =
+      std::chrono::milliseconds(setting_number(database, "mds.wd.offline_tout"));
+  for (auto& candidate : candidates) {
+    candidate.given_up = tables_.slow.slow_for(candidate.cs, now) > offline_after;
+  }
   auto const offline_hosts_max = setting_number(database, "mds.wd.max_offline_cs_hosts");
   bool const has_offline =
       std::any_of(candidates.begin(), candidates.end(),
@@ -152,6 +196,7 @@ void Metadata_server::plan(Time_point now) {
   if (has_offline && replication_allowed(candidates, offline_hosts_max)) {
     drop_offline_replicas(candidates);
   }
+  watch_cluster_space(candidates);
   heal(now, candidates);
 }
 

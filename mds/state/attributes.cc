@@ -38,6 +38,12 @@ Outcome<Attribute_set> changed_attributes(Attribute_set base, proto::Attributes 
     }
     base.chunk_size = size;
   }
+  if (!change.on_full().empty()) {
+    if (change.on_full() != "error" && change.on_full() != "wait") {
+      return failure(Errc::bad_request, "on-full: error or wait");
+    }
+    base.waits_when_full = change.on_full() == "wait";
+  }
   if (change.has_client_ssd_cache()) base.client_ssd_cache = change.client_ssd_cache();
   return base;
 }
@@ -50,6 +56,7 @@ proto::Attributes to_proto(Attribute_set const& attributes) {
   out.set_tier(attributes.tier);
   out.set_chunk_size(attributes.chunk_size);
   out.set_client_ssd_cache(attributes.client_ssd_cache);
+  out.set_on_full(attributes.waits_when_full ? "wait" : "error");
   return out;
 }
 

@@ -29,6 +29,7 @@ struct Attribute_set {
   std::uint32_t tier = 0;
   std::uint32_t chunk_size = chunk_size_default;
   bool client_ssd_cache = false;
+  bool waits_when_full = false;  // on-full=wait
   bool operator==(Attribute_set const&) const = default;
 };
 

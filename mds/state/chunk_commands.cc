@@ -57,6 +57,22 @@ bool drop_failed(Context& context, Chunk_row& chunk, Attribute_set const& attrib
   return true;
 }
 
+/// Slow servers are dropped only as far as the minimum stays without them.
+void spare_slow(Chunk_row const& chunk, Attribute_set const& attributes,
+                proto::Report_failed const& command, std::vector<Cs_id>& failed) {
+  auto const left = [&] {
+    return static_cast<std::size_t>(std::count_if(
+        chunk.replicas.begin(), chunk.replicas.end(), [&](Replica_row const& replica) {
+          return replica.state == proto::REPLICA_IN_SYNC &&
+                 std::find(failed.begin(), failed.end(), replica.cs) == failed.end();
+        }));
+  };
+  for (auto const cs : command.slow()) {
+    if (left() >= attributes.min || PS_MUTANT(drop_slow_below_min)) return;
+    std::erase(failed, Cs_id{cs});
+  }
+}
+
 std::string failed_text(std::set<Cs_id> const& failed) {
   std::string text;
   for (auto const cs : failed) text += (text.empty() ? "" : ", ") + cs_text(cs);
@@ -123,6 +139,7 @@ Applied apply_report_failed(Context& context, proto::Report_failed const& comman
     }
     std::vector<Cs_id> failed;
     for (auto const cs : one.failed()) failed.push_back(Cs_id{cs});
+    spare_slow(*chunk, inode.attributes, command, failed);
     // Another version: the asker did not know the present set; it gets it and may ask again.
     if (chunk->version.value == one.version() &&
         drop_failed(context, *chunk, inode.attributes, failed)) {
@@ -132,6 +149,9 @@ Applied apply_report_failed(Context& context, proto::Report_failed const& comman
     add_to_map(*chunk, map);
   }
   add_servers(context.database, map);
+  for (auto const cs : command.slow()) {
+    if (dropped.contains(Cs_id{cs})) context.effects.slow.insert(Cs_id{cs});
+  }
   if (changed != 0) {
     add_event(context, "MDS", "WRN",
               std::to_string(changed) + (changed == 1 ? " chunk" : " chunks") + " of '" +

@@ -87,6 +87,10 @@ struct Lease_row {
 std::optional<Lease_row> load_lease(Database& database, File_id file);
 void store_lease(Context& context, Lease_row const& lease);
 void remove_lease(Context& context, File_id file);
+/// The sessions that a file was taken from and that may not know it yet: its holder, its readers.
+std::vector<Session_id> revoked_sessions(Database& database, File_id file);
+void note_revocation(Database& database, File_id file, Session_id from);
+void end_revocation(Database& database, File_id file);
 /// The holder gives the lease back, or (`clean` false) has gone without a word. A file without a
 /// name goes with it.
 void end_lease(Context& context, Lease_row lease, bool clean);

@@ -51,7 +51,8 @@ struct Effects {
   // Syncs that have ended without success (chunk, newcomer): not to be started again at once.
   std::set<std::pair<Chunk_id, Cs_id>> failed_syncs;
   bool members_changed = false;   // metadata servers
-  std::set<File_id> minimums;     // replicas=N:MIN has another MIN: the holder has to know
+  std::set<File_id> minimums;     // another MIN of replicas=, another on-full=: for the holder
+  std::set<Cs_id> slow;           // dropped by a writer for answering far slower than its peers
   std::uint64_t syncs_done = 0;   // replicas that have become complete
   bool replicas_changed = false;  // the recovery planner should look
   bool config_changed = false;

@@ -2,6 +2,8 @@
 
 #include <sqlite3.h>
 
+#include <memory>
+
 namespace pstorage::mds {
 namespace {
 
@@ -128,6 +130,10 @@ std::uint64_t Database::changes() const {
   return static_cast<std::uint64_t>(sqlite3_changes64(handle_));
 }
 
+std::uint64_t Database::total_changes() const {
+  return static_cast<std::uint64_t>(sqlite3_total_changes64(handle_));
+}
+
 Failure Database::take_error() {
   Failure taken = failure(error_, "database: " + error_text_);
   error_ = {};
@@ -138,19 +144,26 @@ Failure Database::take_error() {
   return taken;
 }
 
-Outcome<bool> Database::checkpoint() {
+Outcome<bool> Database::checkpoint(std::string const& path) {
+  sqlite3* handle = nullptr;
+  int const flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX;
+  int code = sqlite3_open_v2(path.c_str(), &handle, flags, nullptr);
+  std::unique_ptr<sqlite3, decltype(&sqlite3_close)> const closer(handle, &sqlite3_close);
   int in_log = 0;
   int written = 0;
-  int const code =
-      sqlite3_wal_checkpoint_v2(handle_, nullptr, SQLITE_CHECKPOINT_PASSIVE, &in_log, &written);
+  // Only after it has read something does a connection know that there is a log.
+  if (code == SQLITE_OK) {
+    code = sqlite3_exec(handle, "PRAGMA schema_version", nullptr, nullptr, nullptr);
+  }
+  if (code == SQLITE_OK) {
+    code = sqlite3_wal_checkpoint_v2(handle, nullptr, SQLITE_CHECKPOINT_PASSIVE, &in_log, &written);
+  }
   if (code == SQLITE_BUSY) return false;
   if (code != SQLITE_OK) {
     return failure(errc_of_sqlite(code),
-                   std::string("cannot write the database back: ") + sqlite3_errmsg(handle_));
+                   std::string("cannot write the database back: ") + sqlite3_errmsg(handle));
   }
-  if (in_log != written) return false;
-  wal_pages_ = 0;
-  return true;
+  return in_log >= 0 && in_log == written;
 }
 
 int Database::on_wal(void* self, sqlite3*, char const*, int pages) {

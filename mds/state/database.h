@@ -90,13 +90,18 @@ class Database {
   }
   /// Rows changed by the last statement.
   std::uint64_t changes() const;
+  /// Rows changed since the database was opened.
+  std::uint64_t total_changes() const;
 
   bool failed() const { return static_cast<bool>(error_); }
   /// Rolls the transaction back and returns (and forgets) the error.
   Failure take_error();
-  /// Writes the write-ahead log back into the database file, with syncs. True: all of it is there.
-  Outcome<bool> checkpoint();
-  /// Bytes of the write-ahead log that have not been written back.
+  /// Writes the write-ahead log of the database file at `path` back into it, with syncs, through a
+  /// connection of its own. True: all that was committed before the call is there. Thread: any,
+  /// also beside the owner's.
+  static Outcome<bool> checkpoint(std::string const& path);
+  /// Bytes of the write-ahead log. It begins anew with the first commit after all of it was written
+  /// back.
   std::uint64_t wal_bytes() const { return wal_pages_ * page_bytes_; }
 
  private:

@@ -7,6 +7,9 @@ namespace pstorage::mds {
 namespace {
 
 constexpr int path_depth_max = 1024;
+// Bits of the column ssd_cache.
+constexpr std::uint64_t flag_ssd_cache = 1;
+constexpr std::uint64_t flag_waits_when_full = 2;
 
 /// Splits "@17/name" into the inode and an absolute path below it. Errors: bad_request.
 Outcome<File_id> cut_start(std::string& path) {
@@ -41,7 +44,8 @@ std::optional<Inode> load_inode(Database& database, File_id id) {
   inode.attributes.domain = static_cast<Failure_domain>(rows.u64(5));
   inode.attributes.tier = rows.u32(6);
   inode.attributes.chunk_size = rows.u32(7);
-  inode.attributes.client_ssd_cache = rows.flag(8);
+  inode.attributes.client_ssd_cache = (rows.u64(8) & flag_ssd_cache) != 0;
+  inode.attributes.waits_when_full = (rows.u64(8) & flag_waits_when_full) != 0;
   inode.modified_ms = rows.u64(9);
   inode.chunks = rows.u64(10);
   inode.mode = rows.u32(11);
@@ -54,14 +58,16 @@ std::optional<Inode> load_inode(Database& database, File_id id) {
 
 void store_inode(Database& database, Inode const& inode) {
   auto const& attributes = inode.attributes;
+  std::uint64_t const flags = (attributes.client_ssd_cache ? flag_ssd_cache : 0) |
+                              (attributes.waits_when_full ? flag_waits_when_full : 0);
   database.run(
       "INSERT OR REPLACE INTO inode(id, type, size, links, norm, min, domain, tier, chunk_size,"
       " ssd_cache, modified_ms, chunks, mode, uid, gid, modified_sub_ns, changed_ms)"
       " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
       inode.id, static_cast<int>(inode.type), inode.size, inode.links, attributes.norm,
       attributes.min, static_cast<int>(attributes.domain), attributes.tier, attributes.chunk_size,
-      attributes.client_ssd_cache, inode.modified_ms, inode.chunks, inode.mode, inode.uid,
-      inode.gid, inode.modified_sub_ns, inode.changed_ms);
+      flags, inode.modified_ms, inode.chunks, inode.mode, inode.uid, inode.gid,
+      inode.modified_sub_ns, inode.changed_ms);
 }
 
 Outcome<Tree_place> find_place(Database& database, std::string const& path) {

@@ -38,6 +38,13 @@ bool drop_unreachable(Context& context, Chunk_row& chunk, Attribute_set const& a
   return keeps_one;
 }
 
+/// Sends a reader away that may not know it yet.
+void revoke_reader(Context& context, File_id file, Session_id reader) {
+  context.effects.lost_leases.push_back({reader, file, known_reading_epoch(context.database, file),
+                                         describe_session(context.database, context.session)});
+  note_revocation(context.database, file, reader);
+}
+
 /// Readers that stand in the way of the asker's exclusive lease: refused, or sent away by force.
 Applied end_readers(Context& context, proto::Open_file const& command, Inode const& inode) {
   for (auto const reader : readers_of(context.database, inode.id)) {
@@ -48,11 +55,7 @@ Applied end_readers(Context& context, proto::Open_file const& command, Inode con
                          ": stop it there, or take it over with 'pstorage revoke " +
                          name_for_people(context.database, command.path(), inode.id) + "'");
     }
-    if (reader != context.session) {
-      context.effects.lost_leases.push_back({reader, inode.id,
-                                             known_reading_epoch(context.database, inode.id),
-                                             describe_session(context.database, context.session)});
-    }
+    if (reader != context.session) revoke_reader(context, inode.id, reader);
     context.database.run("DELETE FROM reader WHERE file = ? AND session = ?", inode.id, reader);
   }
   return success();
@@ -147,6 +150,7 @@ Applied apply_open_file(Context& context, proto::Open_file const& command,
     }
     context.effects.lost_leases.push_back(
         {old->session, inode.id, old->epoch, describe_session(database, context.session)});
+    note_revocation(database, inode.id, old->session);
   }
   PS_CHECK(end_readers(context, command, inode));
   Lease_row lease;
@@ -168,6 +172,9 @@ Applied apply_open_file(Context& context, proto::Open_file const& command,
   grant(context, inode, lease.epoch, granted);
   granted.set_previous_holder(previous);
   granted.set_clean(!old);
+  for (auto const former : revoked_sessions(database, inode.id)) {
+    if (former != context.session) granted.add_previous_sessions(former.value);
+  }
   return success();
 }
 
@@ -202,6 +209,7 @@ Applied apply_finish_seal(Context& context, proto::Finish_seal const& command,
               "Take-over of '" + path_of(context.database, lease.file) + "': " +
                   std::to_string(dropped) + " chunks go on without unreachable chunk servers");
   }
+  end_revocation(context.database, lease.file);
   lease.sealed = true;
   lease.fenced = lease.fenced || complete;
   store_lease(context, lease);
@@ -232,9 +240,7 @@ Applied apply_revoke(Context& context, proto::Revoke const& command) {
     return failure(Errc::not_found, "'" + command.path() + "' is not in use by anybody");
   }
   for (auto const reader : readers) {
-    context.effects.lost_leases.push_back({reader, inode.id,
-                                           known_reading_epoch(context.database, inode.id),
-                                           describe_session(context.database, context.session)});
+    revoke_reader(context, inode.id, reader);
     remove_reader(context, inode.id, reader);
   }
   if (!lease || !lease->session) {
@@ -247,6 +253,7 @@ Applied apply_revoke(Context& context, proto::Revoke const& command) {
   auto const holder = describe_session(context.database, lease->session);
   auto const asker = describe_session(context.database, context.session);
   context.effects.lost_leases.push_back({lease->session, inode.id, lease->epoch, asker});
+  note_revocation(context.database, inode.id, lease->session);
   // A new epoch, so that what the old holder still asks of us is stale.
   lease->epoch = Epoch{static_cast<std::uint32_t>(next_counter(context.database, "epoch"))};
   lease->sealed = false;

@@ -67,6 +67,7 @@ void delete_inode(Context& context, Inode inode) {
   context.database.run("DELETE FROM symlink WHERE inode = ?", inode.id);
   context.database.run("DELETE FROM reader WHERE file = ?", inode.id);
   context.database.run("DELETE FROM reading WHERE file = ?", inode.id);
+  end_revocation(context.database, inode.id);
   if (load_lease(context.database, inode.id)) remove_lease(context, inode.id);
 }
 
@@ -80,6 +81,22 @@ void change_inode(Context& context, Inode& inode, proto::Inode_change const& cha
     inode.modified_ms = change.modified_ms();
     inode.modified_sub_ns = change.modified_sub_ns();
   }
+}
+
+std::vector<Session_id> revoked_sessions(Database& database, File_id file) {
+  std::vector<Session_id> sessions;
+  Rows rows(database, "SELECT session FROM revoked WHERE file = ? ORDER BY session");
+  rows.bind(1, file);
+  while (rows.next()) sessions.push_back(Session_id{rows.u64(0)});
+  return sessions;
+}
+
+void note_revocation(Database& database, File_id file, Session_id from) {
+  database.run("INSERT OR REPLACE INTO revoked(file, session) VALUES(?, ?)", file, from);
+}
+
+void end_revocation(Database& database, File_id file) {
+  database.run("DELETE FROM revoked WHERE file = ?", file);
 }
 
 void end_lease(Context& context, Lease_row lease, bool clean) {

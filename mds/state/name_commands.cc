@@ -138,7 +138,9 @@ Applied store_attributes(Context& context, Inode& inode, std::string const& path
   PS_TRY(inode.attributes, changed_attributes(old, change));
   if (inode.attributes == old) return success();
   store_inode(context.database, inode);
-  if (inode.attributes.min != old.min) context.effects.minimums.insert(inode.id);
+  bool const has_news =
+      inode.attributes.min != old.min || inode.attributes.waits_when_full != old.waits_when_full;
+  if (has_news) context.effects.minimums.insert(inode.id);
   std::vector<Chunk_id> chunks;
   {
     Rows rows(context.database, "SELECT id FROM chunk WHERE file = ? ORDER BY position");

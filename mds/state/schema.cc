@@ -56,6 +56,11 @@ constexpr char const* tables[] = {
     " epoch INTEGER NOT NULL, sealed INTEGER NOT NULL, fenced INTEGER NOT NULL)",
     "CREATE INDEX IF NOT EXISTS lease_session ON lease(session)",
 
+    // Files that were taken from a live session. Until the next writer has waited for its reads to
+    // end: see core/format.md.
+    "CREATE TABLE IF NOT EXISTS revoked(file INTEGER NOT NULL, session INTEGER NOT NULL,"
+    " PRIMARY KEY(file, session)) WITHOUT ROWID",
+
     // Files whose last writer has closed them: the epoch under which they may be read.
     "CREATE TABLE IF NOT EXISTS reading(file INTEGER PRIMARY KEY, epoch INTEGER NOT NULL)",
 
@@ -80,13 +85,19 @@ constexpr char const* mount_tables[] = {
     "CREATE TABLE IF NOT EXISTS symlink(inode INTEGER PRIMARY KEY, target TEXT NOT NULL)",
 };
 
-// What version 1 lacks; its tables are otherwise those above.
+// What version 1 lacks or has otherwise; its tables are otherwise those above. One session a file
+// was enough for `revoked` then.
 constexpr char const* from_version_1[] = {
     "ALTER TABLE inode ADD COLUMN mode INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE inode ADD COLUMN uid INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE inode ADD COLUMN gid INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE inode ADD COLUMN modified_sub_ns INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE inode ADD COLUMN changed_ms INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE revoked RENAME TO revoked_1",
+    "CREATE TABLE revoked(file INTEGER NOT NULL, session INTEGER NOT NULL,"
+    " PRIMARY KEY(file, session)) WITHOUT ROWID",
+    "INSERT INTO revoked SELECT file, session FROM revoked_1",
+    "DROP TABLE revoked_1",
 };
 
 }  // namespace

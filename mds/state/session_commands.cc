@@ -29,6 +29,8 @@ void forget_session(Context& context, Session_id session) {
   for (auto const file : read_by(context.database, session)) {
     remove_reader(context, file, session);
   }
+  // It answers nothing any more: whoever comes next need not wait for it.
+  context.database.run("DELETE FROM revoked WHERE session = ?", session);
   context.database.run("DELETE FROM reply WHERE session = ?", session);
   context.database.run("DELETE FROM session WHERE id = ?", session);
   context.effects.sessions.insert(session);

@@ -33,6 +33,10 @@ std::vector<Setting> const& known_settings() {
   static std::vector<Setting> const settings = {
       {"cs.scrub-period", "604800", 0, 31'536'000,
        "seconds in which a chunk server reads everything it has once; 0: never"},
+      {"freespace.threshold.mb", "1024", 0, 1u << 30,
+       "MB: less allocatable space than this is a warning"},
+      {"freespace.threshold.percent", "20", 0, 100,
+       "percent: less allocatable space than this is a warning"},
       {"mds.alloc.fill_margin", "5", 0, 90, "percent of a chunk server that new chunks leave free"},
       {"mds.alloc.free_space_margin", "512", 0, 1u << 20,
        "MB of a chunk server that new chunks leave free"},
@@ -136,6 +140,7 @@ std::vector<Candidate> load_candidates(Database& database, std::vector<Space_rep
       if (candidate.cs != report.cs) continue;
       candidate.total_bytes = report.total_bytes;
       candidate.free_bytes = report.free_bytes;
+      candidate.slow = report.slow;
     }
   }
   return candidates;

@@ -126,6 +126,7 @@ void Effects::merge(Effects&& other) {
   failed_syncs.merge(other.failed_syncs);
   members_changed = members_changed || other.members_changed;
   minimums.merge(other.minimums);
+  slow.merge(other.slow);
   syncs_done += other.syncs_done;
   replicas_changed = replicas_changed || other.replicas_changed;
   config_changed = config_changed || other.config_changed;
@@ -141,18 +142,19 @@ Outcome<std::unique_ptr<State_machine>> State_machine::open(std::string const& p
   return machine;
 }
 
-Outcome<std::vector<Applied_entry>> State_machine::apply(
-    std::vector<Committed_entry> const& entries, Effects& effects) {
+Outcome<std::vector<Applied_entry>> State_machine::apply(std::span<Committed_entry const> entries,
+                                                         Effects& effects, std::uint64_t rows_max) {
   PS_ASSERT(!entries.empty() && entries.front().index == applied_ + 1);
   std::vector<Applied_entry> results;
   Effects batch;
   database_->run("BEGIN IMMEDIATE");
+  auto const begin = database_->total_changes();
   for (auto const& entry : entries) {
     results.push_back({entry.index, {}});
     apply_entry(entry, batch, results.back().reply);
-    if (database_->failed()) break;
+    if (database_->failed() || database_->total_changes() - begin >= rows_max) break;
   }
-  auto const last = entries.back().index;
+  auto const last = results.back().index;
   database_->run(
       "INSERT INTO meta(name, number) VALUES('applied', ?)"
       " ON CONFLICT(name) DO UPDATE SET number = excluded.number",
@@ -162,13 +164,6 @@ Outcome<std::vector<Applied_entry>> State_machine::apply(
   applied_ = last;
   effects.merge(std::move(batch));
   return results;
-}
-
-Outcome<void> State_machine::checkpoint() {
-  auto const at = applied_;
-  PS_TRY(bool const complete, database_->checkpoint());
-  if (complete) durable_ = at;
-  return success();
 }
 
 void State_machine::apply_entry(Committed_entry const& committed, Effects& effects,
@@ -182,7 +177,7 @@ void State_machine::apply_entry(Committed_entry const& committed, Effects& effec
   }
   std::vector<Space_report> space;
   for (auto const& report : entry.space()) {
-    space.push_back({Cs_id{report.cs()}, report.total_bytes(), report.free_bytes()});
+    space.push_back({Cs_id{report.cs()}, report.total_bytes(), report.free_bytes(), report.slow()});
   }
   auto const& request = entry.request();
   Entry_random random(entry.random());

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -29,12 +30,13 @@ class State_machine {
   std::uint64_t applied() const { return applied_; }
   /// Index up to which the database file itself is durable: the log may be cut to here.
   std::uint64_t durable() const { return durable_; }
-  /// Applies `entries` (in order, the next indexes) in one transaction. After a Failure none of
-  /// them is applied; the same call may be repeated. Errors: no_space, io_error, corrupt.
-  Outcome<std::vector<Applied_entry>> apply(std::vector<Committed_entry> const& entries,
-                                            Effects& effects);
-  /// Makes everything applied durable in the database file. Errors: the disk's.
-  Outcome<void> checkpoint();
+  /// Applies the first of `entries` (in order, the next indexes) in one transaction: at least one,
+  /// and more until `rows_max` rows have been changed. Returns those. After a Failure none is
+  /// applied; the same call may be repeated. Errors: no_space, io_error, corrupt.
+  Outcome<std::vector<Applied_entry>> apply(std::span<Committed_entry const> entries,
+                                            Effects& effects, std::uint64_t rows_max = 4096);
+  /// The database file is durable up to `applied`: Database::checkpoint() has said so.
+  void checkpointed(std::uint64_t applied) { durable_ = applied; }
   std::uint64_t wal_bytes() const { return database_->wal_bytes(); }
 
   /// For queries: read only.

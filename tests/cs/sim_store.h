@@ -84,7 +84,8 @@ class Sim_store {
   }
 
   Outcome<void> start() {
-    store = std::make_unique<Store>(queue, disk, disk, log, options);
+    store = std::make_unique<Store>(queue, disk, journal_disk != nullptr ? *journal_disk : disk,
+                                    log, options);
     return store->start();
   }
   void must_start() {
@@ -175,6 +176,7 @@ class Sim_store {
   sim::Event_queue queue;
   Seeded_random random;
   sim::Sim_disk disk;
+  Disk* journal_disk = nullptr;  // null: disk
   Silent_log log;
   Store_options options;
   std::unique_ptr<Store> store;

@@ -44,6 +44,33 @@ class Healing_server : public Server_fixture {
     request.mutable_release_cs()->set_forced(forced);
     return command(tool_, 5, request);
   }
+  bool is_slow(std::uint32_t cs) {
+    proto::Mds_request request;
+    request.mutable_list_services();
+    auto const reply = ask(tool_, request);
+    for (auto const& one : reply.services().services()) {
+      if (one.kind() == "CS" && one.id() == cs) return one.slow();
+    }
+    return false;
+  }
+  int events_with(std::string const& text) {
+    proto::Mds_request request;
+    request.mutable_get_events();
+    auto const reply = ask(tool_, request);
+    int found = 0;
+    for (auto const& event : reply.events().events()) {
+      found += event.text().find(text) != std::string::npos ? 1 : 0;
+    }
+    return found;
+  }
+  std::string space_state() {
+    proto::Mds_request request;
+    request.mutable_get_status();
+    return ask(tool_, request).cluster_status().space_state();
+  }
+  std::uint64_t replicas_on(std::uint32_t cs) {
+    return server_->state().database().number("SELECT count(*) FROM replica WHERE cs = ?", 0, cs);
+  }
   /// Time passes; every server of `servers` does what it is told.
   void live(Duration time, std::vector<Played_cs> const& servers) {
     for (auto const end = queue_.now() + time; queue_.now() < end;) {
@@ -222,6 +249,45 @@ TEST_F(Healing_server, Why_tells_what_is_missing_and_what_happens_next) {
   proto::Mds_request unknown;
   unknown.mutable_explain()->set_chunk(4711);
   EXPECT_EQ(status(ask(tool_, unknown)), Errc::not_found);
+}
+
+TEST_F(Healing_server, A_hung_disk_is_flagged_told_and_comes_back) {
+  std::vector<Played_cs> servers = {add_server(tool_, 5), add_server(tool_, 5),
+                                    add_server(tool_, 5)};
+  live(seconds(3), servers);
+  EXPECT_FALSE(cs_heartbeat(servers[1]).registered_cs().probe());
+  servers[1].stalled_ms = 6000;
+  live(seconds(3), servers);
+  EXPECT_TRUE(is_slow(servers[1].id));
+  EXPECT_FALSE(is_slow(servers[0].id));
+  EXPECT_TRUE(cs_heartbeat(servers[1]).registered_cs().probe());
+  EXPECT_EQ(events_with("CS#1026 is slow: its disk has not finished a request for 6000 ms"), 1);
+  EXPECT_EQ(cs_state(servers[1].id), "active");
+  make_chunk(2);  // goes to the others
+  EXPECT_EQ(replicas_on(servers[1].id), 0u);
+  servers[1].stalled_ms = 0;
+  live(seconds(40), servers);
+  EXPECT_FALSE(is_slow(servers[1].id));
+  EXPECT_EQ(events_with("CS#1026 is as quick as the others again"), 1);
+}
+
+TEST_F(Healing_server, Space_that_runs_low_is_told_once) {
+  std::vector<Played_cs> servers = {add_server(tool_, 5), add_server(tool_, 5)};
+  live(seconds(5), servers);
+  EXPECT_EQ(space_state(), "ok");
+  EXPECT_EQ(events_with("Space runs low"), 0);
+  for (auto& cs : servers) cs.free_bytes = 15ull << 30;
+  live(seconds(5), servers);
+  EXPECT_EQ(space_state(), "low");
+  EXPECT_EQ(events_with("Space runs low"), 1);
+  for (auto& cs : servers) cs.free_bytes = 1ull << 30;
+  live(seconds(5), servers);
+  EXPECT_EQ(space_state(), "full");
+  EXPECT_EQ(events_with("The cluster is full"), 1);
+  for (auto& cs : servers) cs.free_bytes = 90ull << 30;
+  live(seconds(5), servers);
+  EXPECT_EQ(space_state(), "ok");
+  EXPECT_EQ(events_with("There is room again"), 1);
 }
 
 }  // namespace

@@ -31,11 +31,6 @@ struct Options {
   std::size_t value_bytes = 200;
 };
 
-class Silent_log final : public Log {
- public:
-  void write(Log_level, std::string_view, Fields) override {}
-};
-
 class Bench {
  public:
   Bench(Runtime& runtime, Log& log, Options const& options, client::Mds_session_options session)
@@ -127,8 +122,9 @@ class Bench {
       auto& command = *request.mutable_allocate();
       command.set_file(file_);
       command.set_epoch(epoch_);
-      auto const count = options_.load == "fill" ? indexes_a_command : 1;
-      for (std::uint32_t i = 0; i < count; ++i) {
+      auto const left = options_.load == "fill" ? options_.chunks - next_index_ : 1;
+      auto const count = std::min<std::uint64_t>(left, indexes_a_command);
+      for (std::uint64_t i = 0; i < count; ++i) {
         command.add_indexes(static_cast<std::uint32_t>(next_index_++));
       }
     }

@@ -149,6 +149,44 @@ TEST_F(Mount_commands, Force_sends_readers_away) {
   EXPECT_EQ(effects_.lost_leases[0].session, Session_id{2});
 }
 
+TEST_F(Mount_commands, Readers_sent_away_are_former_holders_until_a_writer_has_sealed) {
+  open_session(3, "mount[3]@host3");
+  open_session(4, "mount[4]@host4");
+  close_with_size(1, create_open(1, "/file"), 10);
+  open_shared(2, "/file");
+  open_shared(3, "/file");
+  proto::Mds_request revoke;
+  revoke.mutable_revoke()->set_path("/file");
+  EXPECT_EQ(ask(4, revoke).status(), 0u);
+  // Whoever only reads has not to wait for those who only read.
+  EXPECT_EQ(open_shared(3, "/file").lease().previous_sessions_size(), 0);
+  auto const first = open_file(4, "/file", true).lease();
+  ASSERT_EQ(first.previous_sessions_size(), 2);
+  EXPECT_EQ(first.previous_sessions(0), 2u);
+  EXPECT_EQ(first.previous_sessions(1), 3u);
+  // It has not waited for them: the next one has to.
+  EXPECT_EQ(close_with_size(4, first, 10).status(), 0u);
+  auto const second = open_file(2, "/file").lease();
+  ASSERT_EQ(second.previous_sessions_size(), 1);
+  EXPECT_EQ(second.previous_sessions(0), 3u);
+  EXPECT_EQ(finish_seal(2, second.file().id(), second.epoch()).status(), 0u);
+  EXPECT_EQ(close_with_size(2, second, 10).status(), 0u);
+  EXPECT_EQ(open_file(4, "/file").lease().previous_sessions_size(), 0);
+  EXPECT_EQ(count("SELECT count(*) FROM revoked"), 0u);
+}
+
+TEST_F(Mount_commands, A_session_that_has_ended_need_not_be_waited_for) {
+  close_with_size(1, create_open(1, "/file"), 10);
+  open_shared(2, "/file");
+  expire(2);
+  EXPECT_EQ(count("SELECT count(*) FROM reader"), 0u);
+  EXPECT_EQ(open_file(1, "/file").lease().previous_sessions_size(), 0);
+  open_session(3, "mount[3]@host3");
+  EXPECT_EQ(open_file(3, "/file", true).lease().previous_sessions(0), 1u);
+  expire(1);
+  EXPECT_EQ(count("SELECT count(*) FROM revoked"), 0u);
+}
+
 TEST_F(Mount_commands, A_reader_may_report_a_replica_that_does_not_answer) {
   std::vector<std::uint32_t> const servers = {add_server(1), add_server(1)};
   proto::Mds_request replicas;
@@ -239,7 +277,9 @@ TEST(Schema, A_database_of_version_1_is_brought_up_to_date_in_place) {
                    " min INTEGER NOT NULL, domain INTEGER NOT NULL, tier INTEGER NOT NULL,"
                    " chunk_size INTEGER NOT NULL, ssd_cache INTEGER NOT NULL,"
                    " modified_ms INTEGER NOT NULL, chunks INTEGER NOT NULL);"
-                   "INSERT INTO inode VALUES(1, 1, 0, 1, 3, 2, 1, 0, 67108864, 0, 55, 0);",
+                   "INSERT INTO inode VALUES(1, 1, 0, 1, 3, 2, 1, 0, 67108864, 0, 55, 0);"
+                   "CREATE TABLE revoked(file INTEGER PRIMARY KEY, session INTEGER NOT NULL);"
+                   "INSERT INTO revoked VALUES(17, 4);",
                    nullptr, nullptr, nullptr),
       SQLITE_OK);
   sqlite3_close(handle);
@@ -251,6 +291,10 @@ TEST(Schema, A_database_of_version_1_is_brought_up_to_date_in_place) {
     ASSERT_TRUE(root.has_value());
     EXPECT_EQ(root->attributes.norm, 3u);
     EXPECT_EQ(root->mode, 0u);
+    EXPECT_EQ(revoked_sessions(*opened.value(), File_id{17}), std::vector{Session_id{4}});
+    note_revocation(*opened.value(), File_id{17}, Session_id{5});
+    EXPECT_EQ(revoked_sessions(*opened.value(), File_id{17}).size(), 2u);
+    opened.value()->run("DELETE FROM revoked WHERE session = 5");
     EXPECT_EQ(opened.value()->number("SELECT number FROM meta WHERE name = 'schema'", 0),
               schema_version);
   }

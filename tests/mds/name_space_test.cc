@@ -188,5 +188,25 @@ TEST_F(Name_space, Properties_are_merged_and_an_empty_value_removes_one) {
   EXPECT_EQ(file.properties().at("uuid"), "1");
 }
 
+TEST_F(Name_space, On_full_is_inherited_and_checked) {
+  proto::Mds_request request;
+  request.mutable_set_attributes()->set_path("/");
+  request.mutable_set_attributes()->mutable_attributes()->set_on_full("perhaps");
+  EXPECT_EQ(status(ask(1, request)), Errc::bad_request);
+  request.mutable_set_attributes()->mutable_attributes()->set_on_full("wait");
+  EXPECT_EQ(ask(1, request).file().attributes().on_full(), "wait");
+  EXPECT_EQ(create(1, "/vm").file().attributes().on_full(), "wait");
+  request.mutable_set_attributes()->set_path("/vm");
+  request.mutable_set_attributes()->mutable_attributes()->set_on_full("error");
+  EXPECT_EQ(ask(1, request).file().attributes().on_full(), "error");
+  // The other attributes in the same column stay.
+  request.mutable_set_attributes()->mutable_attributes()->clear_on_full();
+  request.mutable_set_attributes()->mutable_attributes()->set_client_ssd_cache(true);
+  auto const file = ask(1, request).file();
+  EXPECT_EQ(file.attributes().on_full(), "error");
+  EXPECT_TRUE(file.attributes().client_ssd_cache());
+  EXPECT_EQ(resolve(machine_->database(), "/").value().attributes.waits_when_full, true);
+}
+
 }  // namespace
 }  // namespace pstorage::mds

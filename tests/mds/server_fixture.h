@@ -49,6 +49,8 @@ class Server_fixture : public ::testing::Test {
     options.cluster_uuid = cluster_uuid;
     options.address = "127.0.0.1:2510";
     options.space_reserve_bytes = reserve_;
+    options.apply_rows_max = apply_rows_max_;
+    options.next_turn = [this](std::function<void()> work) { turns_.push_back(std::move(work)); };
     options.on_fatal = [this](Failure const& why) { fatal_ = why.text; };
     raft::Raft_node_options log;
     log.cluster_uuid = options.cluster_uuid;
@@ -65,6 +67,7 @@ class Server_fixture : public ::testing::Test {
   void kill() {
     server_.reset();
     entries_.reset();
+    turns_.clear();
     disk_.kill();
     network_.sent.clear();
   }
@@ -74,6 +77,9 @@ class Server_fixture : public ::testing::Test {
     while (queue_.now() < end) {
       queue_.run_until(queue_.now() + tick_interval);
       if (!server_) continue;
+      if (has_turns_) {
+        for (auto& work : std::exchange(turns_, {})) work();
+      }
       entries_->on_tick();
       server_->on_tick();
     }
@@ -174,6 +180,8 @@ class Server_fixture : public ::testing::Test {
     std::uint32_t id = 0;
     std::uint64_t session = 0;
     std::uint32_t incarnation = 1;
+    std::uint64_t free_bytes = 90ull << 30;
+    std::uint32_t stalled_ms = 0;
   };
   Played_cs add_server(Connection_id tool, std::uint64_t tool_session) {
     proto::Mds_request request;
@@ -211,7 +219,8 @@ class Server_fixture : public ::testing::Test {
     beat.set_cs(cs.id);
     beat.set_incarnation(cs.incarnation);
     beat.set_total_bytes(100ull << 30);
-    beat.set_free_bytes(90ull << 30);
+    beat.set_free_bytes(cs.free_bytes);
+    beat.set_stalled_ms(cs.stalled_ms);
     return ask(cs.connection, request);
   }
   std::string cs_state(std::uint32_t cs) {
@@ -222,6 +231,9 @@ class Server_fixture : public ::testing::Test {
   static Errc status(proto::Mds_reply const& reply) { return static_cast<Errc>(reply.status()); }
 
   sim::Event_queue queue_;
+  std::vector<std::function<void()>> turns_;  // what waits for later turns of the server's loop
+  std::uint64_t apply_rows_max_ = 1;
+  bool has_turns_ = true;  // they come
   Test_random random_;
   Quiet_log log_;
   sim::Sim_disk disk_{queue_, random_};

@@ -67,6 +67,28 @@ TEST_F(Server, Answers_commands_after_they_are_durable_and_queries_from_what_is_
   EXPECT_EQ(status(ask(client_, request)), Errc::not_found);
 }
 
+TEST_F(Server, A_query_waits_for_what_was_committed_before_it_and_is_not_applied_yet) {
+  has_turns_ = false;
+  std::vector<std::uint64_t> creates;
+  for (int i = 0; i < 3; ++i) {
+    proto::Mds_request request;
+    request.set_session(1);
+    request.set_sequence(++sequences_[1]);
+    request.mutable_create()->set_path("/file" + std::to_string(i));
+    creates.push_back(post(client_, request));
+  }
+  run(std::chrono::milliseconds(20));
+  proto::Mds_request lookup;
+  lookup.mutable_lookup()->set_path("/file2");
+  auto const query = post(client_, lookup);
+  run(std::chrono::milliseconds(50));
+  EXPECT_EQ(network_.sent[client_].size(), 2u);  // the third create waits
+  has_turns_ = true;
+  run(std::chrono::milliseconds(50));
+  ASSERT_EQ(network_.sent[client_].size(), 4u);
+  EXPECT_EQ(status(answer(client_, query)), Errc::ok);
+}
+
 TEST_F(Server, Everything_acknowledged_survives_kill_and_restart) {
   for (int i = 0; i < 20; ++i) create(client_, 1, "/file" + std::to_string(i));
   kill();
@@ -145,27 +167,6 @@ TEST_F(Server, The_old_holder_of_a_lease_is_told_by_push_and_by_heartbeat) {
   EXPECT_EQ(pushes[1].lease_lost().epoch(), held.epoch());
   EXPECT_NE(pushes[1].lease_lost().taken_by().find("nbd[2]@host2"), std::string::npos);
   EXPECT_EQ(heartbeat(client_, 1, {held.file().id()}).heartbeat().lost_files_size(), 1);
-}
-
-TEST_F(Server, Who_waits_for_a_dead_holder_is_told_to_ask_again_until_it_has_expired) {
-  auto const pass = [this](Connection_id connection, std::uint64_t session, int count) {
-    for (int i = 0; i < count; ++i) {
-      run(seconds(1));
-      heartbeat(connection, session);
-    }
-  };
-  create(client_, 1, "/file");
-  lease(client_, 1, "/file");
-  auto const other = connect(Role::client);
-  open_session(other, 2, "mount[2]@host2");
-  proto::Mds_request request;
-  request.mutable_open_file()->set_path("/file");
-  request.mutable_open_file()->set_wait_dead(true);
-  EXPECT_EQ(status(command(other, 2, request)), Errc::busy);
-  pass(other, 2, 4);
-  EXPECT_EQ(status(command(other, 2, request)), Errc::unavailable);
-  pass(other, 2, 9);
-  EXPECT_EQ(command(other, 2, request).status(), 0u);
 }
 
 TEST_F(Server, A_directory_is_listed_in_pages) {

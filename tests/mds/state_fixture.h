@@ -29,7 +29,7 @@ class State_fixture : public ::testing::Test {
   /// Applies one entry; effects are gathered in effects_.
   proto::Mds_reply apply(Entry const& entry) {
     log_.push_back({machine_->applied() + 1, entry.SerializeAsString()});
-    auto applied = machine_->apply({log_.back()}, effects_);
+    auto applied = machine_->apply({&log_.back(), 1}, effects_);
     EXPECT_TRUE(applied.has_value()) << applied.error().text;
     return applied.has_value() ? applied.value().front().reply : proto::Mds_reply();
   }

@@ -18,6 +18,7 @@ std::string dump(Database& database) {
        17},
       {"SELECT file, epoch FROM reading ORDER BY file", 2},
       {"SELECT file, session FROM reader ORDER BY file, session", 2},
+      {"SELECT file, session FROM revoked ORDER BY file, session", 2},
       {"SELECT inode, target FROM symlink ORDER BY inode", 2},
       {"SELECT parent, name, inode FROM dirent ORDER BY parent, name", 3},
       {"SELECT inode, name, value FROM property ORDER BY inode, name", 3},
@@ -96,18 +97,38 @@ class Machine : public State_fixture {
   }
 };
 
+TEST_F(Machine, One_transaction_does_not_grow_with_the_backlog) {
+  std::vector<Committed_entry> entries;
+  for (std::uint64_t index = 1; index <= 300; ++index) {
+    Entry entry;
+    entry.mutable_request()->mutable_add_event()->set_text("event " + std::to_string(index));
+    entries.push_back({index, entry.SerializeAsString()});
+  }
+  auto machine = std::move(State_machine::open(":memory:")).value();
+  std::size_t batches = 0;
+  for (std::span<Committed_entry const> left = entries; !left.empty(); ++batches) {
+    Effects effects;
+    auto const applied = machine->apply(left, effects, 100);
+    ASSERT_TRUE(applied.has_value());
+    ASSERT_FALSE(applied.value().empty());
+    EXPECT_EQ(machine->applied(), applied.value().back().index);
+    left = left.subspan(applied.value().size());
+  }
+  EXPECT_GE(batches, 3u);
+  EXPECT_EQ(machine->applied(), entries.size());
+}
+
 TEST_F(Machine, The_same_log_gives_the_same_database_whatever_the_batches) {
   live(400, 7);
   auto const expected = dump(machine_->database());
   ASSERT_GT(expected.size(), 5000u);
   for (std::size_t const batch : {1u, 3u, 1000u}) {
     auto other = std::move(State_machine::open(":memory:")).value();
-    for (std::size_t at = 0; at < log_.size(); at += batch) {
-      std::vector<Committed_entry> const entries(
-          log_.begin() + static_cast<std::ptrdiff_t>(at),
-          log_.begin() + static_cast<std::ptrdiff_t>(std::min(at + batch, log_.size())));
+    for (std::span<Committed_entry const> left = log_; !left.empty();) {
       Effects effects;
-      ASSERT_TRUE(other->apply(entries, effects).has_value());
+      auto const applied = other->apply(left.first(std::min(batch, left.size())), effects);
+      ASSERT_TRUE(applied.has_value());
+      left = left.subspan(applied.value().size());
     }
     EXPECT_EQ(dump(other->database()), expected) << "batches of " << batch;
   }
@@ -204,7 +225,7 @@ TEST_F(Machine, A_refused_command_leaves_nothing_behind) {
 
 TEST_F(Machine, Malformed_entries_are_refused_and_do_no_harm) {
   log_.push_back({machine_->applied() + 1, "\xff\xff\xff garbage"});
-  auto const applied = machine_->apply({log_.back()}, effects_);
+  auto const applied = machine_->apply({&log_.back(), 1}, effects_);
   ASSERT_TRUE(applied.has_value());
   EXPECT_EQ(status(applied.value().front().reply), Errc::bad_request);
 }
@@ -269,11 +290,15 @@ TEST(Machine_on_disk, A_reopened_database_knows_what_it_has_applied) {
     Entry entry;
     entry.mutable_request()->mutable_bootstrap()->set_cluster("stor1");
     Effects effects;
-    ASSERT_TRUE(machine->apply({{1, entry.SerializeAsString()}}, effects).has_value());
+    Committed_entry const committed{1, entry.SerializeAsString()};
+    ASSERT_TRUE(machine->apply({&committed, 1}, effects).has_value());
     EXPECT_EQ(machine->durable(), 0u);
-    ASSERT_TRUE(machine->checkpoint().has_value());
-    EXPECT_EQ(machine->durable(), 1u);
+    auto const complete = Database::checkpoint(path);
+    ASSERT_TRUE(complete.has_value());
+    EXPECT_TRUE(complete.value());
+    std::filesystem::copy_file(path, path + ".alone");  // without its log
   }
+  EXPECT_EQ(std::move(State_machine::open(path + ".alone")).value()->applied(), 1u);
   auto machine = std::move(State_machine::open(path)).value();
   EXPECT_EQ(machine->applied(), 1u);
   machine.reset();

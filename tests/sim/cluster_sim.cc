@@ -4,7 +4,6 @@
 #include <array>
 #include <utility>
 
-#include "core/assert.h"
 #include "tests/sim/sim_processes.h"
 
 namespace pstorage::sim {
@@ -33,6 +32,8 @@ Cluster_plan draw_plan(Sim_random& random) {
   if (random.percent(30)) plan.chunk_bytes = 256 << 10;
   plan.healing = random.percent(40);
   if (plan.healing) plan.servers = 5;
+  plan.slow_disk = random.percent(10);
+  if (plan.slow_disk) plan.healing = plan.rot = plan.steals = plan.power_losses = false;
   return plan;
 }
 
@@ -176,7 +177,7 @@ Run_result Cluster_sim::run() {
       for (auto& server : servers_)
         server->node.set_clock(0.95 + 0.001 * static_cast<double>(world_.random().below(100)));
     if (plan_.healing) begin_healing();
-    chaos();
+    plan_.slow_disk ? slow_disk() : chaos();
     heal();
     settle();
   }
@@ -470,31 +471,6 @@ void Cluster_sim::read_back() {
   run_until([&] { return all_in_sync(); }, progress_patience);
   reader.close();
   run_for(std::chrono::milliseconds(500));
-}
-
-void Cluster_sim::compare_replicas() {
-  if (plan_.rot) return;  // a rotten block is only found, and healed, when it is read there
-  auto const map = tool_->fetch_map(*this);
-  if (!map.has_value()) return fail("the map cannot be read");
-  for (auto const& chunk : map->chunks()) {
-    std::optional<std::vector<Block_record>> first;
-    for (auto const& replica : chunk.replicas()) {
-      Cs_host* host = nullptr;
-      for (auto& server : servers_)
-        if (server->id.value == replica.cs()) host = server.get();
-      PS_ASSERT(host != nullptr);
-      auto const table = tool_->fetch_table(*this, *host, chunk, plan_.chunk_bytes);
-      if (!table.has_value())
-        return fail("cs " + std::to_string(replica.cs()) + " does not show chunk " +
-                    std::to_string(chunk.chunk()));
-      if (!first.has_value()) first = table;
-      for (std::size_t i = 0; i < table->size(); ++i)
-        if ((*table)[i].stamp != (*first)[i].stamp || (*table)[i].crc != (*first)[i].crc ||
-            ((*table)[i].flags & block_corrupt) != 0)
-          return fail("replicas of chunk " + std::to_string(chunk.chunk()) + " differ at block " +
-                      std::to_string(i));
-    }
-  }
 }
 
 }  // namespace pstorage::sim

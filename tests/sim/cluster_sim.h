@@ -30,7 +30,8 @@ struct Cluster_plan {
   bool rot = false;           // bits flip on one chunk server
   bool steals = false;        // the second client takes the lease by force
   bool drift = false;         // clocks run up to 5 % fast or slow
-  bool healing = false;  // servers are removed, replicas= changes, the silent are replaced soon
+  bool healing = false;    // servers are removed, replicas= changes, the silent are replaced soon
+  bool slow_disk = false;  // that, and nothing else
   Duration chaos = std::chrono::seconds(20);
   unsigned fault_mean_ms = 800;
 };
@@ -101,6 +102,11 @@ class Cluster_sim {
   void change_replicas();
   void tell(proto::Mds_request request, std::function<void(bool accepted)> done);
   bool has_orphans();
+
+  // sim_slow.cc
+  void slow_disk();
+  void check_minimum();
+  void check_events();
 
   void settle();
   bool all_in_sync();

@@ -109,7 +109,17 @@ void Sim_client::kill(bool silently) {
   cluster_.reset();
   in_flight_ = 0;
   unflushed_.clear();
+  flushes_.clear();
   opening_ = dead_volume_ = false;
+}
+
+Duration Sim_client::slowest_flush(Moment from, Moment to) const {
+  Moment slowest = 0;
+  for (Timed const& flush : flushes_) {
+    if (flush.start < from || flush.start > to) continue;
+    slowest = std::max(slowest, std::min(flush.finish, now()) - flush.start);
+  }
+  return Duration(slowest);
 }
 
 void Sim_client::close() {
@@ -191,6 +201,7 @@ void Sim_client::issue() {
   if (dice < 50) return do_zero(first, count);
   if (dice < 90) return do_read(first, count);
   do_flush();
+  if (random.percent(30)) do_flush();  // it finds nothing, but what the first covers is not durable
 }
 
 void Sim_client::note_error(std::error_code error, char const* what) {
@@ -281,9 +292,12 @@ void Sim_client::do_read(std::size_t first, std::size_t count) {
 void Sim_client::do_flush() {
   ++in_flight_;
   auto covered = std::exchange(unflushed_, {});
-  volume_->flush([this, life = life_, covered = std::move(covered)](Result<void> result) {
+  auto const timed = flushes_.size();
+  flushes_.push_back({.start = now()});
+  volume_->flush([this, life = life_, timed, covered = std::move(covered)](Result<void> result) {
     if (life != life_) return;
     --in_flight_;
+    flushes_[timed].finish = now();
     if (result.has_error()) return note_error(result.error(), "flush");
     for (Written const& one : covered)
       ledger_.blocks()[one.block].writes[one.write].durable = now();

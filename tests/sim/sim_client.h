@@ -81,6 +81,8 @@ class Sim_client final : private Ticker {
     steals_now_ = true;
     open_again_at_ = world_.now();
   }
+  /// How long flushes that began in [from, to] took, the longest; one without an answer until now.
+  Duration slowest_flush(Moment from, Moment to) const;
   bool has_volume() const { return volume_ != nullptr; }
   /// Gives the volume back.
   void close();
@@ -91,6 +93,10 @@ class Sim_client final : private Ticker {
   struct Written {
     std::size_t block;
     std::size_t write;
+  };
+  struct Timed {
+    Moment start;
+    Moment finish = never;
   };
   void on_tick() override;
   void open();
@@ -122,6 +128,7 @@ class Sim_client final : private Ticker {
   Time_point open_again_at_{};
   Time_point issue_at_{};
   std::size_t in_flight_ = 0;
+  std::vector<Timed> flushes_;
   std::vector<Written> unflushed_;  // answered, not yet covered by a flush
 };
 

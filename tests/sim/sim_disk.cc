@@ -117,7 +117,7 @@ std::optional<std::error_code> Sim_disk::fault(Disk_call call, std::string const
 
 void Sim_disk::later(Duration delay, std::function<void()> work) {
   Duration const stall = stalled_until_ - scheduler_.now();
-  scheduler_.at(std::max(delay, stall),
+  scheduler_.at(std::max(delay + slowness_, stall),
                 [this, life = life_, alive = std::weak_ptr<bool>(alive_), work = std::move(work)] {
                   if (!alive.expired() && life == life_) work();
                 });

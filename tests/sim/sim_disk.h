@@ -69,6 +69,8 @@ class Sim_disk final : public Disk {
   /// Asked before every call; an answer makes the call fail with it. Null: no faults.
   using Fault = std::function<std::optional<std::error_code>(Disk_call, std::string const& name)>;
   void set_fault(Fault fault) { fault_ = std::move(fault); }
+  /// From now on syncs and reads take so much longer.
+  void set_slowness(Duration more) { slowness_ = more; }
   /// Completions wait until that moment.
   void stall_until(Time_point moment) { stalled_until_ = moment; }
   /// Calls made so far, for "fail the Nth" loops.
@@ -100,6 +102,7 @@ class Sim_disk final : public Disk {
   Sim_disk_options options_;
   Fault fault_;
   Time_point stalled_until_{};
+  Duration slowness_{0};
   std::uint64_t calls_ = 0;
   std::uint64_t life_ =
       1;           // of the process that uses it; Files and completions of earlier ones fail

@@ -1,8 +1,11 @@
 // The simulated administrator: removes chunk servers, thinks better of it, changes replicas=, and
 // looks at the end whether anything was left lying about.
 #include <algorithm>
+#include <optional>
 #include <utility>
+#include <vector>
 
+#include "core/assert.h"
 #include "tests/sim/cluster_sim.h"
 #include "tests/sim/sim_processes.h"
 
@@ -84,6 +87,31 @@ bool Cluster_sim::has_orphans() {
       });
     });
   });
+}
+
+void Cluster_sim::compare_replicas() {
+  if (plan_.rot) return;  // a rotten block is only found, and healed, when it is read there
+  auto const map = tool_->fetch_map(*this);
+  if (!map.has_value()) return fail("the map cannot be read");
+  for (auto const& chunk : map->chunks()) {
+    std::optional<std::vector<Block_record>> first;
+    for (auto const& replica : chunk.replicas()) {
+      Cs_host* host = nullptr;
+      for (auto& server : servers_)
+        if (server->id.value == replica.cs()) host = server.get();
+      PS_ASSERT(host != nullptr);
+      auto const table = tool_->fetch_table(*this, *host, chunk, plan_.chunk_bytes);
+      if (!table.has_value())
+        return fail("cs " + std::to_string(replica.cs()) + " does not show chunk " +
+                    std::to_string(chunk.chunk()));
+      if (!first.has_value()) first = table;
+      for (std::size_t i = 0; i < table->size(); ++i)
+        if ((*table)[i].stamp != (*first)[i].stamp || (*table)[i].crc != (*first)[i].crc ||
+            ((*table)[i].flags & block_corrupt) != 0)
+          return fail("replicas of chunk " + std::to_string(chunk.chunk()) + " differ at block " +
+                      std::to_string(i));
+    }
+  }
 }
 
 }  // namespace pstorage::sim

@@ -30,7 +30,8 @@ std::vector<std::string> const planted = {
     "wait_for_a_newcomer",
     "answer_flush_at_once",
     "never_unclean",
-    "believe_members_that_have_nothing",
+    "never_call_a_server_slow",
+    "drop_slow_below_min",
 };
 constexpr std::uint64_t seeds_a_mutant = 1000;
 

@@ -46,6 +46,10 @@ std::string Cluster_sim::Mds_host::start() {
   options.id = Mds_id{number};
   options.address = log.listen.text();
   options.host_name = node.name();
+  // More take-overs than with 10 s, which leave more time for what a client must not miss.
+  if (world.random().next() % 2 == 0) options.session_timeout = std::chrono::seconds(3);
+  options.apply_rows_max = world.random().next() % 2 == 0 ? 1 : options.apply_rows_max;
+  options.next_turn = [this](std::function<void()> work) { node.at({}, std::move(work)); };
   // The database is in memory, so the log is never cut and no member needs a copy of it.
   entries = std::make_unique<mds::raft::Raft_node>(node, node, disk, world.random(), world,
                                                    std::move(log), nullptr, nullptr);

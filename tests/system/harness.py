@@ -2,6 +2,7 @@
 libnbd, keeps the ledger of what was written, and always cleans up. Runs under /usr/bin/python3,
 where libnbd's binding is."""
 import contextlib
+import errno
 import os
 import random
 import re
@@ -54,7 +55,11 @@ class Cluster:
         self.directory = directory or tempfile.mkdtemp(prefix="pstorage-test-")
         self.home = os.path.join(self.directory, "cluster")
         self.environment = dict(os.environ, PSTORAGE_BUILD=BUILD)
-        self.devcluster("up", "--cs", str(cs), "--replicas", replicas, *extra)
+        try:
+            self.devcluster("up", "--cs", str(cs), "--replicas", replicas, *extra)
+        except BaseException:
+            self.down()
+            raise
         for line in self.devcluster("env").splitlines():
             key, _, value = line.removeprefix("export ").partition("=")
             self.environment[key] = os.path.expandvars(value.strip("'\""))
@@ -270,6 +275,63 @@ def own_disk(kind="ext4", megabytes=700):
             yield image, mount_point
         finally:
             subprocess.run(["umount", "--lazy", mount_point], check=False)
+
+
+class Faulty_disk:
+    """A mounted tests/tools/faultfs: a disk that can be made slow, hung, failing."""
+
+    def __init__(self, directory):
+        self.backing = os.path.join(directory, "backing")
+        self.mount_point = os.path.join(directory, "disk")
+        self.control = os.path.join(directory, "control")
+        os.mkdir(self.backing)
+        os.mkdir(self.mount_point)
+        self.spoil()
+        self.process = subprocess.Popen(
+            [os.path.join(BUILD, "bin", "faultfs"), self.backing, self.mount_point, self.control],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        end = time.monotonic() + 10
+        while not os.path.ismount(self.mount_point):
+            if self.process.poll() is not None:
+                skip(f"FUSE does not work here: {self.process.stderr.read().strip()}")
+            check(time.monotonic() < end, "faultfs is not mounted within 10 s")
+            time.sleep(0.02)
+
+    def spoil(self, *lines):
+        """Faults from now on, as tests/tools/faultfs.cc has them; none: it is healthy."""
+        with open(self.control + ".new", "w", encoding="ascii") as file:
+            file.write("".join(line + "\n" for line in lines))
+        os.rename(self.control + ".new", self.control)
+
+    def down(self):
+        self.spoil()
+        subprocess.run(["umount", "--lazy", self.mount_point], check=False)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(5)
+        self.process.kill()
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def faulty_disk():
+    with tempfile.TemporaryDirectory(prefix="pstorage-faulty-") as directory:
+        disk = Faulty_disk(directory)
+        try:
+            yield disk
+        finally:
+            disk.down()
+
+
+def fill(path):
+    """Takes every free block of the file system."""
+    with open(path, "wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12):
+            try:
+                while True:
+                    file.write(bytes(size))
+                    os.fsync(file.fileno())
+            except OSError as error:
+                check(error.errno == errno.ENOSPC, f"unexpected: {error}")
 
 
 def block_content(number, version):

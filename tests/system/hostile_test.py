@@ -1,6 +1,5 @@
 #!/usr/bin/python3
 """Bad input and bad luck: one clear line each, no crash, nothing lost."""
-import errno
 import json
 import os
 import re
@@ -12,8 +11,8 @@ import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import (BLOCK, Writer, block_content, check, cluster, main, own_disk,  # noqa: E402
-                     run, verify_exact)
+from harness import (BLOCK, Writer, block_content, check, cluster, fill, main,  # noqa: E402
+                     own_disk, run, verify_exact)
 
 
 def one_line(code, text, *words):
@@ -178,18 +177,6 @@ def a_full_chunk_server_refuses_and_recovers():
             check(False, "no write succeeds although space was trimmed")
         check(handle.pread(BLOCK, 3 * BLOCK) == block_content(3, 7), "an overwrite is lost")
         one.pstorage("-q", "stat")
-
-
-def fill(path):
-    """Takes every free block of the file system."""
-    with open(path, "wb", buffering=0) as file:
-        for size in (1 << 20, 1 << 12):
-            try:
-                while True:
-                    file.write(bytes(size))
-                    os.fsync(file.fileno())
-            except OSError as error:
-                check(error.errno == errno.ENOSPC, f"unexpected: {error}")
 
 
 def a_full_disk_below_everything_loses_nothing_and_says_so():

@@ -133,7 +133,10 @@ struct Memory_loop {
     return std::make_unique<Memory_store>(file, queue);
   }
   Turn turn() {
-    return [this] { PS_ASSERT(queue.run_one()); };
+    return [this] {
+      PS_ASSERT(queue.run_one());
+      return true;
+    };
   }
   Blocking_store blocking(std::shared_ptr<Memory_file> const& file) { return {open(file), turn()}; }
   void run() {

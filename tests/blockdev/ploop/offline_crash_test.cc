@@ -124,7 +124,10 @@ class World {
   sim::Event_queue events_;
   sim::Sim_disk disk_{events_, random_};
   Run_queue queue_;
-  Disk_directory directory_{disk_, "d", queue_, [this] { PS_ASSERT(queue_.run_one()); }};
+  Disk_directory directory_{disk_, "d", queue_, [this] {
+                              PS_ASSERT(queue_.run_one());
+                              return true;
+                            }};
   std::unique_ptr<Ploop_image> image_;
 };
 

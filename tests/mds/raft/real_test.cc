@@ -132,7 +132,8 @@ TEST(Database_snapshots, A_copy_is_the_database_at_one_index_while_writes_go_on)
   auto const apply = [&machine](std::uint64_t index) {
     Effects effects;
     // What the log adds on its own account counts, and changes nothing else.
-    EXPECT_TRUE(machine->apply({{index, ""}}, effects).has_value());
+    Committed_entry const entry{index, ""};
+    EXPECT_TRUE(machine->apply({&entry, 1}, effects).has_value());
   };
   for (std::uint64_t index = 1; index <= 5; ++index) apply(index);
   machine->database().run("CREATE TABLE filler(bytes BLOB)");
