@@ -79,7 +79,7 @@ void Cluster_provider::listed(std::shared_ptr<Listing> const& listing, std::stri
       add(name, file.size());
     else if (file.properties().contains(volume::format_property))
       add(name, noted_size(file));
-    else
+    else if (file.type() == proto::TYPE_DIRECTORY)
       listing->directories.push_back(name);
   }
   list_next(listing);

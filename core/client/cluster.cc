@@ -4,11 +4,6 @@
 #include <utility>
 
 namespace pstorage::client {
-namespace {
-
-constexpr Duration busy_retry = std::chrono::milliseconds(500);
-
-}  // namespace
 
 Cluster::Cluster(Clock& clock, Network& network, Random& random, Log& log, Executor& executor,
                  Cluster_options options)
@@ -23,7 +18,10 @@ Cluster::Cluster(Clock& clock, Network& network, Random& random, Log& log, Execu
   session_.set_heartbeat_filler([this](proto::Heartbeat& heartbeat) {
     Volume_counters sum;
     for (File_volume const* volume : volumes_) {
-      if (!volume->is_dead() && !volume->is_reader()) heartbeat.add_files(volume->id().value);
+      if (!volume->is_dead() && volume->is_shared())
+        heartbeat.add_shared_files(volume->id().value);
+      else if (!volume->is_dead() && !volume->is_reader())
+        heartbeat.add_files(volume->id().value);
       auto const& counters = volume->counters();
       sum.reads += counters.reads;
       sum.read_bytes += counters.read_bytes;
@@ -37,9 +35,9 @@ Cluster::Cluster(Clock& clock, Network& network, Random& random, Log& log, Execu
     heartbeat.set_write_bytes(sum.write_bytes);
     heartbeat.set_flushes(sum.flushes);
   });
-  session_.set_lost_files_handler([this](std::vector<File_id> const& files) {
-    for (File_id const file : files)
-      if (auto* volume = find(file)) volume->lose_lease("the MDS has given it to somebody else");
+  session_.set_lost_files_handler([this](File_id file, bool is_shared) {
+    if (auto* volume = find(file, is_shared))
+      volume->lose_lease("the MDS has given it to somebody else");
   });
 }
 
@@ -65,6 +63,14 @@ File_volume* Cluster::find(File_id file) {
   return nullptr;
 }
 
+File_volume* Cluster::find(File_id file, bool is_shared) {
+  for (File_volume* volume : volumes_) {
+    bool const is_it = volume->id() == file && volume->is_shared() == is_shared;
+    if (is_it && !volume->is_dead() && !volume->is_reader()) return volume;
+  }
+  return nullptr;
+}
+
 void Cluster::list(std::string const& path, Duration patience,
                    std::function<void(Outcome<std::vector<proto::File>>)> done) {
   proto::Mds_request request;
@@ -79,6 +85,14 @@ void Cluster::list(std::string const& path, Duration patience,
 
 void Cluster::open(std::string const& path, Open_options const& options,
                    std::function<void(Outcome<std::unique_ptr<Volume>>)> done) {
+  open_file(path, options, [done = std::move(done)](Outcome<Opened_file> opened) {
+    if (opened.has_error()) return done(opened.error());
+    done(std::unique_ptr<Volume>(std::move(opened).value().volume));
+  });
+}
+
+void Cluster::open_file(std::string const& path, Open_options const& options,
+                        std::function<void(Outcome<Opened_file>)> done) {
   auto opening = std::make_shared<Opening>();
   opening->path = path;
   opening->options = options;
@@ -91,9 +105,13 @@ void Cluster::ask_lease(std::shared_ptr<Opening> const& opening) {
   proto::Mds_request request;
   request.mutable_open_file()->set_path(opening->path);
   request.mutable_open_file()->set_force(opening->options.force);
+  request.mutable_open_file()->set_shared(opening->options.shared);
+  request.mutable_open_file()->set_wait_dead(opening->options.wait_dead);
   Duration const left = opening->give_up - clock_.now();
+  // A holder that is not heard of any more loses its lease within this.
+  Duration const at_least = std::chrono::seconds(opening->options.wait_dead ? 20 : 5);
   session_.call(
-      std::move(request), std::max(left, Duration(std::chrono::seconds(5))),
+      std::move(request), std::max(left, at_least),
       [this, opening, alive = std::weak_ptr<bool>(alive_)](Outcome<proto::Mds_reply> answer) {
         auto const token = alive.lock();
         if (token != nullptr && *token) lease_answered(opening, answer);
@@ -107,28 +125,49 @@ void Cluster::lease_answered(std::shared_ptr<Opening> const& opening,
     bool const worth_waiting =
         code == Errc::busy || code == Errc::unavailable || code == Errc::session_expired;
     if (!worth_waiting || clock_.now() >= opening->give_up) return opening->done(answer.error());
-    opening->again_at = clock_.now() + busy_retry;
+    opening->again_at = clock_.now() + opening->options.busy_retry;
     retries_.push_back(opening);
     return;
   }
   // The seal's callback owns the volume until it is handed out.
-  auto volume = std::make_shared<std::unique_ptr<File_volume>>(std::make_unique<File_volume>(
-      static_cast<Volume_host&>(*this), opening->path, answer.value().lease()));
-  File_volume& file = **volume;
-  volumes_.push_back(&file);
+  auto opened = std::make_shared<Opened_file>(
+      adopt(opening->path, answer.value().lease(), opening->options.grows));
+  File_volume& file = *opened->volume;
+  if (answer.value().lease().sealed()) {
+    file.serve();
+    return opening->done(std::move(*opened));
+  }
   if (auto const& previous = answer.value().lease().previous_holder(); !previous.empty())
     log_.info("took a file over", {{"file", opening->path}, {"from", previous}});
-  file.seal([opening, volume](Outcome<void> sealed) {
-    std::unique_ptr<File_volume> file_open = std::move(*volume);
+  file.seal([opening, opened](Outcome<void> sealed) {
+    Opened_file open_now = std::move(*opened);
     if (sealed.has_error()) return opening->done(sealed.error());
-    opening->done(std::unique_ptr<Volume>(std::move(file_open)));
+    opening->done(std::move(open_now));
   });
+}
+
+Opened_file Cluster::adopt(std::string const& path, proto::Lease const& lease, bool grows) {
+  Opened_file opened;
+  opened.volume = std::make_unique<File_volume>(static_cast<Volume_host&>(*this), path, lease,
+                                                grows ? Volume_use::grow : Volume_use::write);
+  opened.file = lease.file();
+  opened.clean = lease.clean();
+  volumes_.push_back(opened.volume.get());
+  return opened;
+}
+
+Opened_file Cluster::adopt_new_file(std::string const& path, proto::Lease const& lease) {
+  auto opened = adopt(path, lease, true);
+  opened.volume->serve();
+  return opened;
 }
 
 void Cluster::pushed(proto::Mds_push const& push) {
   if (push.has_map_changed()) {
     learn_servers(push.map_changed());
     if (auto* volume = find({push.map_changed().file()})) volume->adopt_map(push.map_changed());
+  } else if (push.has_lease_wanted()) {
+    if (on_wanted_) on_wanted_(push.lease_wanted());
   } else if (push.has_lease_lost()) {
     auto const& lost = push.lease_lost();
     auto* volume = find({lost.file()});

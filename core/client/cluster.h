@@ -23,6 +23,18 @@ struct Cluster_options {
 struct Open_options {
   bool force = false;    // take the lease from a live holder
   Duration patience{0};  // how long to wait for a busy file or an unreachable MDS; 0: one answer
+  bool shared =
+      false;  // for reading only, beside other readers. Errors: refused, take it over first
+  bool grows = false;      // writes behind the size allocate; the owner keeps the size
+  bool wait_dead = false;  // a silent holder counts as an unreachable MDS, not as busy
+  Duration busy_retry = std::chrono::milliseconds(500);
+};
+
+/// An open file with what the MDS said of it.
+struct Opened_file {
+  std::unique_ptr<File_volume> volume;
+  proto::File file;
+  bool clean = false;  // the last writer has closed: nothing lies behind the size
 };
 
 /// Thread: the owner's loop. Destroy after all volumes.
@@ -43,6 +55,14 @@ class Cluster final : public Ticker, private Volume_host {
   /// busy (the text names the holder), not_found, unavailable.
   void open(std::string const& path, Open_options const& options,
             std::function<void(Outcome<std::unique_ptr<Volume>>)> done);
+  void open_file(std::string const& path, Open_options const& options,
+                 std::function<void(Outcome<Opened_file>)> done);
+  /// The file of a lease that came with its creation.
+  Opened_file adopt_new_file(std::string const& path, proto::Lease const& lease);
+  /// Called when somebody waits for the lease of a file that this process has open.
+  void set_wanted_handler(std::function<void(proto::Lease_wanted const&)> handler) {
+    on_wanted_ = std::move(handler);
+  }
 
   /// Opens a file for reading, without a lease: one that nobody is writing, or whose writer changes
   /// it no more (a frozen delta; a descriptor, which is only ever replaced as a whole). Reads fail
@@ -75,7 +95,7 @@ class Cluster final : public Ticker, private Volume_host {
     std::string path;
     Open_options options;
     bool is_reader = false;
-    std::function<void(Outcome<std::unique_ptr<Volume>>)> done;
+    std::function<void(Outcome<Opened_file>)> done;
     Time_point give_up{};
     Time_point again_at{};
   };
@@ -87,6 +107,7 @@ class Cluster final : public Ticker, private Volume_host {
   void learn_servers(proto::File_map const& map) override;
   void volume_closed(File_volume& volume) override;
 
+  Opened_file adopt(std::string const& path, proto::Lease const& lease, bool grows);
   void ask_lease(std::shared_ptr<Opening> const& opening);
   void lease_answered(std::shared_ptr<Opening> const& opening,
                       Outcome<proto::Mds_reply> const& answer);
@@ -94,6 +115,7 @@ class Cluster final : public Ticker, private Volume_host {
   void session_expired();
   void compare_servers();
   File_volume* find(File_id file);
+  File_volume* find(File_id file, bool is_shared);
   File_volume* find(Volume const& volume) const;
   void ask_reading(std::shared_ptr<Opening> const& opening);
   void reader_answered(std::shared_ptr<Opening> const& opening,
@@ -110,6 +132,7 @@ class Cluster final : public Ticker, private Volume_host {
   std::map<Cs_id, std::unique_ptr<Cs_link>> links_;
   std::vector<File_volume*> volumes_;  // open ones, also while they are being sealed
   std::vector<std::shared_ptr<Opening>> retries_;
+  std::function<void(proto::Lease_wanted const&)> on_wanted_;
   Holder_handler on_question_;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

@@ -25,7 +25,10 @@ void Cluster::open_reader(std::string const& path, Duration patience,
   opening->path = path;
   opening->options.patience = patience;
   opening->is_reader = true;
-  opening->done = std::move(done);
+  opening->done = [done = std::move(done)](Outcome<Opened_file> opened) {
+    if (opened.has_error()) return done(opened.error());
+    done(std::unique_ptr<Volume>(std::move(opened).value().volume));
+  };
   opening->give_up = clock_.now() + patience;
   ask_reading(opening);
 }
@@ -65,9 +68,9 @@ void Cluster::reader_answered(std::shared_ptr<Opening> const& opening,
         });
   }
   auto volume = std::make_unique<File_volume>(static_cast<Volume_host&>(*this), opening->path,
-                                              answer.value().lease(), true);
+                                              answer.value().lease(), Volume_use::read);
   volumes_.push_back(volume.get());
-  opening->done(std::unique_ptr<Volume>(std::move(volume)));
+  opening->done(Opened_file{std::move(volume), answer.value().lease().file(), true});
 }
 
 void Cluster::resize(Volume& volume, std::uint64_t size_bytes, Done done) {

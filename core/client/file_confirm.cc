@@ -12,6 +12,9 @@ namespace pstorage::client {
 
 /// The in-sync servers of a chunk all of whom can be asked now; empty: there is none.
 std::vector<Cs_id> File_volume::confirming_servers() {
+  // Readers beside others are not told when chunks move, and those who have them no more are not
+  // sealed by the next writer: only the MDS can confirm.
+  if (shared_) return {};
   bool is_wanted = false;
   auto const ask_all = [&](std::vector<Cs_id> const& servers) {
     bool const are_up = std::all_of(servers.begin(), servers.end(),

@@ -18,6 +18,7 @@ void File_volume::send_allocations() {
   auto& allocate = *request.mutable_allocate();
   allocate.set_file(file_.value);
   allocate.set_epoch(epoch_.value);
+  allocate.set_beyond_end(grows_);
   for (Chunk_io const* chunk : asked) allocate.add_indexes(chunk->index());
   host_.mds().call(
       std::move(request), Duration{0},
@@ -200,22 +201,32 @@ void File_volume::abort_all(Errc why) {
   defer_completions();
 }
 
-void File_volume::close(Done done) {
+void File_volume::close_with(proto::Inode_change change, Done done) {
   if (dead_ != Errc::ok || closing_)
     return answer_later([done = std::move(done), why = dead_] {
       if (why == Errc::ok) return done(make_error_code(Errc::closed));
       done(make_error_code(why));
     });
-  flush([this, done = std::move(done)](Result<void> flushed) {
+  flush([this, change = std::move(change), done = std::move(done)](Result<void> flushed) {
     closing_ = true;
     if (reader_) return done(flushed);
     proto::Mds_request request;
     request.mutable_close_file()->set_file(file_.value);
     request.mutable_close_file()->set_epoch(epoch_.value);
+    request.mutable_close_file()->set_shared(shared_);
+    // Without the data behind it a new size would show zeros for good.
+    if (flushed.has_value() && change.ByteSizeLong() != 0)
+      *request.mutable_close_file()->mutable_change() = change;
     // Without an answer the session's end gives the lease back.
     host_.mds().call(std::move(request), std::chrono::seconds(5),
                      [done, flushed](Outcome<proto::Mds_reply>) { done(flushed); });
   });
+}
+
+std::uint64_t File_volume::mapped_chunks() const {
+  auto const used = std::count_if(chunks_.begin(), chunks_.end(),
+                                  [](auto const& chunk) { return chunk.second->is_mapped(); });
+  return untouched_.size() + static_cast<std::uint64_t>(used);
 }
 
 void File_volume::give_lease_back(Done done) {

@@ -25,6 +25,21 @@ void File_volume::seal(std::function<void(Outcome<void>)> done) {
   end_of_event();
 }
 
+void File_volume::serve() {
+  serving_ = true;
+  if (!shared_) join_newcomers();
+  end_of_event();
+}
+
+// Newcomers that were syncing under the former writer wait for this one to join them.
+void File_volume::join_newcomers() {
+  std::vector<std::uint32_t> joiners;
+  for (auto const& [index, chunk] : untouched_)
+    for (auto const& replica : chunk.replicas())
+      if (replica.state() == proto::REPLICA_SYNCING) joiners.push_back(index);
+  for (std::uint32_t const index : joiners) chunk_at(index);
+}
+
 void File_volume::advance_sealing() {
   if (sealing_ == nullptr || sealing_->finishing) return;
   bool const late = now() - sealing_->started > seal_patience;
@@ -95,13 +110,7 @@ void File_volume::finish_sealing() {
                      }
                      serving_ = true;
                      adopt_map(answer.value().map());
-                     // Newcomers that were syncing under the former writer wait for this one to
-                     // join them.
-                     std::vector<std::uint32_t> joiners;
-                     for (auto const& [index, chunk] : untouched_)
-                       for (auto const& replica : chunk.replicas())
-                         if (replica.state() == proto::REPLICA_SYNCING) joiners.push_back(index);
-                     for (std::uint32_t const index : joiners) chunk_at(index);
+                     join_newcomers();
                      end_of_event();
                      sealing->done(success());
                    });

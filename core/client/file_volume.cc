@@ -10,6 +10,8 @@ namespace {
 
 // Larger requests are cut: a CS answers others between two pieces, and a resend stays small.
 constexpr std::uint32_t piece_bytes_max = 1u << 20;
+// Of a file that grows: the MDS takes no larger size.
+constexpr std::uint64_t file_bytes_max = 1ull << 50;
 
 constexpr std::uint64_t round_down(std::uint64_t value) {
   return value / block_bytes * block_bytes;
@@ -51,17 +53,19 @@ Slice joined(std::vector<Slice> const& parts, std::size_t size) {
 }  // namespace
 
 File_volume::File_volume(Volume_host& host, std::string path, proto::Lease const& lease,
-                         bool is_reader)
+                         Volume_use use)
     : host_(host),
       path_(std::move(path)),
       file_{lease.file().id()},
       epoch_{lease.epoch()},
-      size_(lease.file().size()),
+      size_(use == Volume_use::grow || lease.shared() ? file_bytes_max : lease.file().size()),
+      shared_(lease.shared()),
+      grows_(use == Volume_use::grow),
       chunk_bytes_(lease.file().attributes().chunk_size()),
       replicas_min_(std::max(1u, lease.file().attributes().replicas_min())),
       waits_when_full_(lease.file().attributes().on_full() == "wait"),
-      serving_(is_reader),
-      reader_(is_reader) {
+      serving_(use == Volume_use::read),
+      reader_(use == Volume_use::read) {
   PS_ASSERT(chunk_bytes_ >= block_bytes && chunk_bytes_ % block_bytes == 0);
   if (lease.fence_ms() != 0) fence_end_ = now() + std::chrono::milliseconds(lease.fence_ms());
   adopt_map(lease.map());

@@ -35,11 +35,17 @@ struct Volume_counters {
   std::uint64_t reads = 0, read_bytes = 0, writes = 0, write_bytes = 0, flushes = 0;
 };
 
+/// What a file is opened for.
+enum class Volume_use : unsigned char {
+  write,  // under a lease
+  grow,   // as well; any offset may be written, and whoever has opened it keeps the size
+  read,   // without a lease, only with an epoch to read under
+};
+
 class File_volume final : public Volume, private Chunk_host, private Cs_link_user {
  public:
-  /// `is_reader`: `lease` is none, only an epoch to read under.
   File_volume(Volume_host& host, std::string path, proto::Lease const& lease,
-              bool is_reader = false);
+              Volume_use use = Volume_use::write);
   ~File_volume() override;
   File_volume(File_volume const&) = delete;
   File_volume& operator=(File_volume const&) = delete;
@@ -47,6 +53,9 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   /// The take-over: every reachable CS of the file stores the epoch, the others are dropped.
   /// Serves only after `done` was called with success. Source: DESIGN 4.
   void seal(std::function<void(Outcome<void>)> done);
+
+  /// Instead of seal(), where nothing is to be fenced: a new file, or one open for reading only.
+  void serve();
 
   std::uint64_t size_bytes() const override { return size_; }
   void set_size(std::uint64_t bytes) override;
@@ -59,7 +68,9 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void flush(Done done) override;
   void extents(std::uint64_t offset, std::uint64_t length, std::size_t extents_max,
                Extents_done done) override;
-  void close(Done done) override;
+  void close(Done done) override { close_with({}, std::move(done)); }
+  /// As close(); the inode is changed with it, when the flush succeeds.
+  void close_with(proto::Inode_change change, Done done);
   std::string waiting_reason() const override;
 
   File_id id() const { return file_; }
@@ -68,6 +79,8 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   /// until then a former writer might still reach it, and this one sees what it did.
   std::size_t unsealed() const { return unsealed_; }
   bool is_dead() const { return dead_ != Errc::ok; }
+  std::uint64_t mapped_chunks() const;
+  bool is_shared() const { return shared_; }
   Volume_counters const& counters() const { return counters_; }
   /// A push or an answer of the MDS about this file.
   void adopt_map(proto::File_map const& map);
@@ -173,6 +186,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void answer_flushes();
 
   // Take-over: file_seal.cc.
+  void join_newcomers();
   void advance_sealing();
   void send_seal(Cs_id cs);
   void seal_answered(Cs_id cs, Message& reply);
@@ -191,6 +205,8 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   File_id const file_;
   Epoch const epoch_;
   std::uint64_t size_;
+  bool const shared_;
+  bool const grows_;
   std::uint32_t const chunk_bytes_;
   std::uint32_t replicas_min_;  // set-attr may change it
   bool waits_when_full_;        // likewise

@@ -73,8 +73,8 @@ void Mds_session::set_expired_handler(std::function<void()> handler) {
 void Mds_session::set_heartbeat_filler(std::function<void(proto::Heartbeat&)> filler) {
   fill_heartbeat_ = std::move(filler);
 }
-void Mds_session::set_lost_files_handler(std::function<void(std::vector<File_id> const&)> handler) {
-  on_lost_files_ = std::move(handler);
+void Mds_session::set_lost_files_handler(Lost_handler handler) {
+  on_lost_file_ = std::move(handler);
 }
 
 void Mds_session::call(proto::Mds_request request, Duration patience, Mds_done done) {
@@ -306,9 +306,11 @@ void Mds_session::handle_heartbeat(proto::Mds_reply const& reply) {
   if (static_cast<Errc>(reply.status()) == Errc::session_expired) return session_expired();
   if (static_cast<Errc>(reply.status()) != Errc::ok) return;
   learn_servers(reply.heartbeat().servers());
-  std::vector<File_id> lost;
-  for (auto const file : reply.heartbeat().lost_files()) lost.push_back({file});
-  if (!lost.empty() && on_lost_files_) on_lost_files_(lost);
+  auto const& heartbeat = reply.heartbeat();
+  if (on_lost_file_) {
+    for (auto const file : heartbeat.lost_files()) on_lost_file_({file}, false);
+    for (auto const file : heartbeat.lost_shared_files()) on_lost_file_({file}, true);
+  }
   leased_until_ = last_heartbeat_ + lease_;
 }
 

@@ -54,12 +54,13 @@ class Mds_session final : private Connection_handler, public Ticker {
   /// Fills each heartbeat of the session (files, counters). Heartbeats are only sent once a session
   /// is open.
   void set_heartbeat_filler(std::function<void(proto::Heartbeat&)> filler);
-  /// Leased files that a heartbeat reply reports lost.
   /// Until then nobody else has been given a lease of this session, unless it has been told.
   /// Counted from when the confirmation was asked for, with a fifth to spare for clocks that run
   /// at different rates.
   Time_point leased_until() const { return leased_until_; }
-  void set_lost_files_handler(std::function<void(std::vector<File_id> const&)> handler);
+  /// Called for every file whose lease, or share in it, a heartbeat reply reports lost.
+  using Lost_handler = std::function<void(File_id file, bool is_shared)>;
+  void set_lost_files_handler(Lost_handler handler);
 
   bool is_linked() const { return linked_; }
   /// When the last answer of a master arrived; a client that has not heard for long must not trust
@@ -136,7 +137,7 @@ class Mds_session final : private Connection_handler, public Ticker {
   std::function<void(bool)> on_link_;
   std::function<void()> on_expired_;
   std::function<void(proto::Heartbeat&)> fill_heartbeat_;
-  std::function<void(std::vector<File_id> const&)> on_lost_files_;
+  Lost_handler on_lost_file_;
 };
 
 /// Is `request` a command (changes state, goes through the log)?

@@ -4,11 +4,15 @@
 
 #include "entry.pb.h"
 #include "mds/server/metadata_server.h"
+#include "mds/state/chunks.h"
 
 namespace pstorage::mds {
 namespace {
 
 using proto::Mds_request;
+
+// A holder that lives says something every second.
+constexpr Duration silent_after = std::chrono::milliseconds(2500);
 
 /// May the command make the metadata larger? Those are refused before the disk is full; the others
 /// (giving back, failing over, deleting) must always get through.
@@ -18,6 +22,7 @@ bool grows(Mds_request const& request) {
     case Mds_request::kLink:
     case Mds_request::kRename:
     case Mds_request::kSetAttributes:
+    case Mds_request::kSetInode:
     case Mds_request::kAllocate:
     case Mds_request::kCreateCs:
       return true;
@@ -94,6 +99,10 @@ void Metadata_server::command(Connection_id connection, Peer const& peer, std::u
       return;
     }
   }
+  if (auto const asked = ask_for_leases(request); !asked.has_value()) {
+    refuse(connection, request_id, asked.error());
+    return;
+  }
   if (request.has_remove_mds()) {
     if (auto const allowed = may_remove(request.remove_mds().mds()); !allowed.has_value()) {
       refuse(connection, request_id, allowed.error());
@@ -107,6 +116,45 @@ void Metadata_server::command(Connection_id connection, Peer const& peer, std::u
   }
   waiting_bytes_ += waiting.bytes;
   waiting_.emplace(proposed.value(), waiting);
+}
+
+/// Tells the holders of what the command needs for itself, so that idle ones give it back: the
+/// asker, refused as busy now, asks again. Errors: unavailable, with wait_dead, while a holder is
+/// silent.
+Outcome<void> Metadata_server::ask_for_leases(Mds_request const& request) {
+  std::string const* path = nullptr;
+  if (request.has_open_file() && !request.open_file().force()) path = &request.open_file().path();
+  if (request.has_remove()) path = &request.remove().path();
+  if (request.has_rename()) path = &request.rename().to();
+  if (request.has_resize()) path = &request.resize().path();
+  if (path == nullptr || !state_) return success();
+  auto& database = state_->database();
+  auto const place = find_place(database, *path);
+  if (!place.has_value() || !place.value().inode) return success();
+  auto const file = place.value().inode->id;
+  proto::Lease_wanted wanted;
+  wanted.set_file(file.value);
+  wanted.set_exclusive(!(request.has_open_file() && request.open_file().shared()));
+  Session_id const asker{request.session()};
+  wanted.set_by(describe_session(database, asker));
+  std::vector<Session_id> holders;
+  if (wanted.exclusive()) holders = readers_of(database, file);
+  if (auto const lease = load_lease(database, file); lease && lease->session) {
+    holders.push_back(lease->session);
+  }
+  for (auto const holder : holders) {
+    if (holder == asker) continue;
+    push_lease_wanted(holder, wanted);
+    auto const memory = tables_.sessions.find(holder);
+    bool const is_silent = memory != tables_.sessions.end() &&
+                           (!peers_.contains(memory->second.connection) ||
+                            clock_.now() - memory->second.last_heard > silent_after);
+    if (is_silent && request.open_file().wait_dead()) {
+      return failure(Errc::unavailable, describe_session(database, holder) +
+                                            ", which has the file open, is not heard of");
+    }
+  }
+  return success();
 }
 
 Outcome<std::uint64_t> Metadata_server::propose(Role role, Mds_request request,
@@ -214,13 +262,14 @@ void Metadata_server::answer(Applied_entry& entry) {
   }
   if (waiting.op == Mds_request::kOpenFile && is_ok) {
     auto& lease = *entry.reply.mutable_lease();
-    auto const former = tables_.sessions.find(Session_id{lease.previous_session()});
-    if (former != tables_.sessions.end()) {
-      auto const end = former->second.last_heard + options_.session_timeout;
-      auto const left = std::max(Duration{0}, end - clock_.now());
-      lease.set_fence_ms(
-          static_cast<std::uint32_t>(std::chrono::ceil<std::chrono::milliseconds>(left).count()));
+    Duration fence{0};
+    for (auto const session : lease.previous_sessions()) {
+      auto const former = tables_.sessions.find(Session_id{session});
+      if (former == tables_.sessions.end()) continue;
+      fence = std::max(fence, former->second.last_heard + options_.session_timeout - clock_.now());
     }
+    lease.set_fence_ms(
+        static_cast<std::uint32_t>(std::chrono::ceil<std::chrono::milliseconds>(fence).count()));
   }
   reply(waiting.connection, waiting.request_id, entry.reply);
   if (waiting.op == Mds_request::kRegisterCs && is_ok) registered(waiting);

@@ -172,6 +172,7 @@ class Metadata_server final : public Connection_handler,
                proto::Mds_request request);
   Outcome<std::uint64_t> propose(Role role, proto::Mds_request request, std::size_t& bytes);
   void propose_own(proto::Mds_request request);
+  Outcome<void> ask_for_leases(proto::Mds_request const& request);
   void apply_queue();
   bool apply_some();
   void answer(Applied_entry& entry);
@@ -245,6 +246,7 @@ class Metadata_server final : public Connection_handler,
   Outcome<void> note_damage(Connection_id connection, proto::Report_damage const& damage,
                             proto::Mds_reply& reply);
   void push_minimums(std::set<File_id> const& files);
+  void push_lease_wanted(Session_id holder, proto::Lease_wanted const& wanted);
 
   // explain.cc
   Outcome<void> explain(proto::Explain const& query, proto::Explanation& out);

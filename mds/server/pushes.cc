@@ -62,6 +62,14 @@ void Metadata_server::carry_out(Effects& effects) {
   }
 }
 
+void Metadata_server::push_lease_wanted(Session_id holder, proto::Lease_wanted const& wanted) {
+  auto const session = tables_.sessions.find(holder);
+  if (session == tables_.sessions.end() || !session->second.connection) return;
+  proto::Mds_push push;
+  *push.mutable_lease_wanted() = wanted;
+  send(session->second.connection, 0, push);
+}
+
 void Metadata_server::push_maps(std::set<std::pair<File_id, Chunk_id>> const& changes) {
   auto& database = state_->database();
   for (auto at = changes.begin(); at != changes.end();) {

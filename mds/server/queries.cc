@@ -24,17 +24,27 @@ Applied look_up(Database& database, std::string const& path, proto::Mds_reply& r
   return success();
 }
 
-Applied list_directory(Database& database, std::string const& path, proto::Mds_reply& reply) {
+Applied list_directory(Database& database, proto::Path_request const& query,
+                       proto::Mds_reply& reply) {
+  auto const& path = query.path();
   PS_TRY(auto const directory, resolve(database, path));
   if (!directory.is_directory()) {
     return failure(Errc::not_directory, "'" + path + "' is not a directory");
   }
   auto& files = *reply.mutable_files();
-  Rows rows(database, "SELECT name, inode FROM dirent WHERE parent = ? ORDER BY name LIMIT ?");
+  Rows rows(database,
+            "SELECT name, inode FROM dirent WHERE parent = ? AND name > ? ORDER BY name LIMIT ?");
+  auto const limit =
+      query.limit() == 0 ? listing_max : std::min<std::size_t>(query.limit(), listing_max);
   rows.bind(1, directory.id);
-  rows.bind(2, listing_max + 1);
+  rows.bind(2, query.after());
+  rows.bind(3, limit + 1);
   while (rows.next()) {
-    if (static_cast<std::size_t>(files.files_size()) == listing_max) {
+    if (static_cast<std::size_t>(files.files_size()) == limit) {
+      if (query.limit() != 0) {
+        files.set_more(true);
+        return success();
+      }
       return failure(Errc::too_large,
                      "the directory has more than " + std::to_string(listing_max) + " entries");
     }
@@ -134,7 +144,7 @@ void Metadata_server::answer_query(Query& query, proto::Mds_reply& reply) {
       done = look_up(database, request.lookup().path(), reply);
       break;
     case Mds_request::kListDirectory:
-      done = list_directory(database, request.list_directory().path(), reply);
+      done = list_directory(database, request.list_directory(), reply);
       break;
     case Mds_request::kGetMap:
       done = get_map(database, request.get_map(), reply);
@@ -191,11 +201,17 @@ void Metadata_server::heartbeat(Session_id session, proto::Heartbeat& heartbeat,
       answer.add_lost_files(file);
     }
   }
+  for (auto const file : heartbeat.shared_files()) {
+    if (!is_reader(state_->database(), File_id{file}, session)) {
+      answer.add_lost_shared_files(file);
+    }
+  }
   if (found->second.told_mds != tables_.mds_generation) {
     found->second.told_mds = tables_.mds_generation;
     for (auto const& server : tables_.mds_clients) answer.add_servers(server);
   }
   heartbeat.clear_files();
+  heartbeat.clear_shared_files();
   found->second.counters.Swap(&heartbeat);
 }
 

@@ -23,6 +23,16 @@ Outcome<Inode> leased_inode(Context& context, std::uint64_t file, std::uint32_t 
   return *std::move(inode);
 }
 
+/// As leased_inode; or of a session that reads the file under the last writer's epoch.
+Outcome<Inode> used_inode(Context& context, std::uint64_t file, std::uint32_t epoch) {
+  auto inode = load_inode(context.database, File_id{file});
+  if (inode && known_reading_epoch(context.database, inode->id).value == epoch &&
+      is_reader(context.database, inode->id, context.session)) {
+    return *std::move(inode);
+  }
+  return leased_inode(context, file, epoch);
+}
+
 /// Drops `failed` from the chunk unless that would leave it without an in-sync replica. True when
 /// the set has changed.
 bool drop_failed(Context& context, Chunk_row& chunk, Attribute_set const& attributes,
@@ -82,7 +92,8 @@ Applied apply_allocate(Context& context, proto::Allocate const& command, proto::
   auto& map = *reply.mutable_map();
   map.set_file(inode.id.value);
   for (auto const index : command.indexes()) {
-    if (index >= inode.positions()) {
+    auto const positions_max = file_bytes_max / inode.attributes.chunk_size;
+    if (index >= (command.beyond_end() ? positions_max : inode.positions())) {
       return failure(Errc::bad_request,
                      "chunk " + std::to_string(index) + " is behind the end of the file");
     }
@@ -115,7 +126,7 @@ Applied apply_allocate(Context& context, proto::Allocate const& command, proto::
 
 Applied apply_report_failed(Context& context, proto::Report_failed const& command,
                             proto::Mds_reply& reply) {
-  PS_TRY(auto const inode, leased_inode(context, command.file(), command.epoch()));
+  PS_TRY(auto const inode, used_inode(context, command.file(), command.epoch()));
   auto& map = *reply.mutable_map();
   map.set_file(inode.id.value);
   std::uint64_t changed = 0;

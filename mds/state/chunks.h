@@ -87,17 +87,35 @@ struct Lease_row {
 std::optional<Lease_row> load_lease(Database& database, File_id file);
 void store_lease(Context& context, Lease_row const& lease);
 void remove_lease(Context& context, File_id file);
-/// The session that a file was taken from and that may not know it yet; 0: none.
-Session_id revoked_session(Database& database, File_id file);
+/// The sessions that a file was taken from and that may not know it yet: its holder, its readers.
+std::vector<Session_id> revoked_sessions(Database& database, File_id file);
 void note_revocation(Database& database, File_id file, Session_id from);
 void end_revocation(Database& database, File_id file);
-/// The holder gives the lease back, or (`clean` false) has gone without a word.
+/// The holder gives the lease back, or (`clean` false) has gone without a word. A file without a
+/// name goes with it.
 void end_lease(Context& context, Lease_row lease, bool clean);
-/// The lease of (`file`, `epoch`) if the asking session holds it. Errors: stale_epoch.
+/// The exclusive lease of (`file`, `epoch`) if the asking session holds it. Errors: stale_epoch.
 Outcome<Lease_row> held_lease(Context& context, std::uint64_t file, std::uint32_t epoch);
 /// "pstorage-nbd[12]@host1 on host 00000000000000ab"; empty when the session is not known.
 std::string describe_session(Database& database, Session_id session);
-/// busy when a session other than the asker's holds the file's lease.
+/// The sessions that have the file open for reading, in order.
+std::vector<Session_id> readers_of(Database& database, File_id file);
+/// The epoch that readers have been given since the last writer closed; 0: none.
+Epoch known_reading_epoch(Database& database, File_id file);
+bool is_reader(Database& database, File_id file, Session_id session);
+void add_reader(Context& context, File_id file, Session_id session);
+/// Nothing happens when it is none. A file without a name goes with its last user.
+void remove_reader(Context& context, File_id file, Session_id session);
+/// Has any session it open, for reading or writing?
+bool is_in_use(Database& database, File_id file);
+/// Forgets inode, chunks, properties and lease of a file that has no name any more.
+void delete_inode(Context& context, Inode inode);
+/// Sets what `change` has. A smaller size leaves the chunks behind it mapped.
+void change_inode(Context& context, Inode& inode, proto::Inode_change const& change);
+
+/// `path`, or a real one when it begins at an inode.
+std::string name_for_people(Database& database, std::string const& path, File_id file);
+/// busy when a session other than the asker's holds the file's lease or reads it.
 Applied refuse_leased(Context& context, File_id file, std::string const& path,
                       std::string const& what);
 

@@ -4,6 +4,7 @@
 
 #include "mds.pb.h"
 #include "mds/state/context.h"
+#include "mds/state/inodes.h"
 
 namespace pstorage::mds {
 
@@ -17,14 +18,17 @@ Applied apply_expire_sessions(Context& context, proto::Expire_sessions const& co
 
 // name_commands.cc
 Applied apply_create(Context& context, proto::Create const& command, proto::Mds_reply& reply);
-Applied apply_remove(Context& context, proto::Path_request const& command);
-Applied apply_rename(Context& context, proto::Rename const& command);
-Applied apply_link(Context& context, proto::Rename const& command);
+Applied apply_remove(Context& context, proto::Path_request const& command, proto::Mds_reply& reply);
+Applied apply_rename(Context& context, proto::Rename const& command, proto::Mds_reply& reply);
+Applied apply_link(Context& context, proto::Rename const& command, proto::Mds_reply& reply);
 Applied apply_set_attributes(Context& context, proto::Set_attributes const& command,
                              proto::Mds_reply& reply);
+Applied apply_set_inode(Context& context, proto::Set_inode const& command, proto::Mds_reply& reply);
 Applied apply_resize(Context& context, proto::Resize const& command, proto::Mds_reply& reply);
 
 // lease_commands.cc
+/// The exclusive lease of a file that was just made: nobody else knows it.
+void grant_new_file(Context& context, Inode& inode, proto::Lease& granted);
 Applied apply_open_file(Context& context, proto::Open_file const& command, proto::Mds_reply& reply);
 Applied apply_finish_seal(Context& context, proto::Finish_seal const& command,
                           proto::Mds_reply& reply);

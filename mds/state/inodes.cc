@@ -1,5 +1,8 @@
 #include "mds/state/inodes.h"
 
+#include <algorithm>
+#include <charconv>
+
 namespace pstorage::mds {
 namespace {
 
@@ -8,17 +11,32 @@ constexpr int path_depth_max = 1024;
 constexpr std::uint64_t flag_ssd_cache = 1;
 constexpr std::uint64_t flag_waits_when_full = 2;
 
+/// Splits "@17/name" into the inode and an absolute path below it. Errors: bad_request.
+Outcome<File_id> cut_start(std::string& path) {
+  if (path.empty() || path.front() != '@') return root_inode;
+  auto const end = std::min(path.find('/'), path.size());
+  File_id start;
+  auto const [at, error] = std::from_chars(path.data() + 1, path.data() + end, start.value);
+  if (error != std::errc() || at != path.data() + end) {
+    return failure(Errc::bad_request, "path '" + path + "' names no inode");
+  }
+  path.erase(0, end);
+  if (path.empty()) path = "/";
+  return start;
+}
+
 }  // namespace
 
 std::optional<Inode> load_inode(Database& database, File_id id) {
   Rows rows(database,
             "SELECT type, size, links, norm, min, domain, tier, chunk_size, ssd_cache,"
-            " modified_ms, chunks FROM inode WHERE id = ?");
+            " modified_ms, chunks, mode, uid, gid, modified_sub_ns, changed_ms FROM inode"
+            " WHERE id = ?");
   rows.bind(1, id);
   if (!rows.next()) return std::nullopt;
   Inode inode;
   inode.id = id;
-  inode.type = rows.u64(0) == 0 ? proto::TYPE_FILE : proto::TYPE_DIRECTORY;
+  inode.type = static_cast<proto::File_type>(rows.u64(0));
   inode.size = rows.u64(1);
   inode.links = rows.u32(2);
   inode.attributes.norm = rows.u32(3);
@@ -30,6 +48,11 @@ std::optional<Inode> load_inode(Database& database, File_id id) {
   inode.attributes.waits_when_full = (rows.u64(8) & flag_waits_when_full) != 0;
   inode.modified_ms = rows.u64(9);
   inode.chunks = rows.u64(10);
+  inode.mode = rows.u32(11);
+  inode.uid = rows.u32(12);
+  inode.gid = rows.u32(13);
+  inode.modified_sub_ns = rows.u32(14);
+  inode.changed_ms = rows.u64(15);
   return inode;
 }
 
@@ -39,17 +62,21 @@ void store_inode(Database& database, Inode const& inode) {
                               (attributes.waits_when_full ? flag_waits_when_full : 0);
   database.run(
       "INSERT OR REPLACE INTO inode(id, type, size, links, norm, min, domain, tier, chunk_size,"
-      " ssd_cache, modified_ms, chunks) VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-      inode.id, inode.is_directory() ? 1 : 0, inode.size, inode.links, attributes.norm,
+      " ssd_cache, modified_ms, chunks, mode, uid, gid, modified_sub_ns, changed_ms)"
+      " VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+      inode.id, static_cast<int>(inode.type), inode.size, inode.links, attributes.norm,
       attributes.min, static_cast<int>(attributes.domain), attributes.tier, attributes.chunk_size,
-      flags, inode.modified_ms, inode.chunks);
+      flags, inode.modified_ms, inode.chunks, inode.mode, inode.uid, inode.gid,
+      inode.modified_sub_ns, inode.changed_ms);
 }
 
 Outcome<Tree_place> find_place(Database& database, std::string const& path) {
-  PS_TRY(auto const names, split_path(path));
+  auto below = path;
+  PS_TRY(auto const start, cut_start(below));
+  PS_TRY(auto const names, split_path(below));
   Tree_place place;
-  place.inode = load_inode(database, root_inode);
-  std::string walked;
+  place.inode = load_inode(database, start);
+  std::string walked = start == root_inode ? "" : "@" + std::to_string(start.value);
   for (auto const& name : names) {
     if (!place.inode) {
       return failure(Errc::not_found,
@@ -95,6 +122,17 @@ bool has_entries(Database& database, File_id directory) {
   return database.number("SELECT 1 FROM dirent WHERE parent = ? LIMIT 1", 0, directory) != 0;
 }
 
+bool is_above(Database& database, File_id inode, File_id directory) {
+  for (int depth = 0; depth < path_depth_max; ++depth) {
+    if (directory == inode) return true;
+    if (directory == root_inode) return false;
+    directory =
+        File_id{database.number("SELECT parent FROM dirent WHERE inode = ? LIMIT 1", 0, directory)};
+    if (directory == File_id{}) return false;
+  }
+  return true;  // deeper than any path: refused rather than made into a ring
+}
+
 std::string path_of(Database& database, File_id id) {
   std::string path;
   auto at = id;
@@ -117,6 +155,16 @@ void fill_file(Database& database, Inode const& inode, std::string const& name, 
   out.set_modified_ms(inode.modified_ms);
   out.set_name(name);
   out.set_allocated_chunks(inode.chunks);
+  out.set_mode(inode.mode);
+  out.set_uid(inode.uid);
+  out.set_gid(inode.gid);
+  out.set_modified_sub_ns(inode.modified_sub_ns);
+  out.set_changed_ms(inode.changed_ms);
+  if (inode.type == proto::TYPE_SYMLINK) {
+    Rows target(database, "SELECT target FROM symlink WHERE inode = ?");
+    target.bind(1, inode.id);
+    if (target.next()) out.set_target(target.text(0));
+  }
   Rows rows(database, "SELECT name, value FROM property WHERE inode = ? ORDER BY name");
   rows.bind(1, inode.id);
   while (rows.next()) (*out.mutable_properties())[rows.text(0)] = rows.text(1);

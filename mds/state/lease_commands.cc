@@ -38,9 +38,34 @@ bool drop_unreachable(Context& context, Chunk_row& chunk, Attribute_set const& a
   return keeps_one;
 }
 
-}  // namespace
+/// Sends a reader away that may not know it yet.
+void revoke_reader(Context& context, File_id file, Session_id reader) {
+  context.effects.lost_leases.push_back({reader, file, known_reading_epoch(context.database, file),
+                                         describe_session(context.database, context.session)});
+  note_revocation(context.database, file, reader);
+}
 
-namespace {
+/// Readers that stand in the way of the asker's exclusive lease: refused, or sent away by force.
+Applied end_readers(Context& context, proto::Open_file const& command, Inode const& inode) {
+  for (auto const reader : readers_of(context.database, inode.id)) {
+    if (reader != context.session && !command.force()) {
+      return failure(Errc::busy,
+                     "'" + name_for_people(context.database, command.path(), inode.id) +
+                         "' is being read by " + describe_session(context.database, reader) +
+                         ": stop it there, or take it over with 'pstorage revoke " +
+                         name_for_people(context.database, command.path(), inode.id) + "'");
+    }
+    if (reader != context.session) revoke_reader(context, inode.id, reader);
+    context.database.run("DELETE FROM reader WHERE file = ? AND session = ?", inode.id, reader);
+  }
+  return success();
+}
+
+void grant(Context& context, Inode const& inode, Epoch epoch, proto::Lease& granted) {
+  fill_file(context.database, inode, {}, *granted.mutable_file());
+  granted.set_epoch(epoch.value);
+  fill_map(context.database, inode.id, *granted.mutable_map());
+}
 
 /// An epoch to read under. That of the last writer, so that whoever reads already is not disturbed.
 Outcome<Epoch> reading_epoch(Context& context, Inode const& inode, std::string const& path) {
@@ -62,12 +87,47 @@ Outcome<Epoch> reading_epoch(Context& context, Inode const& inode, std::string c
   return epoch;
 }
 
+Applied open_shared(Context& context, proto::Open_file const& command, Inode const& inode,
+                    proto::Lease& granted) {
+  auto const lease = load_lease(context.database, inode.id);
+  if (lease && lease->session) {
+    return failure(Errc::busy, "'" + name_for_people(context.database, command.path(), inode.id) +
+                                   "' is in use by " +
+                                   describe_session(context.database, lease->session) +
+                                   ": stop it there");
+  }
+  // Refused when whoever wrote it last may still be doing so.
+  PS_TRY(
+      auto const epoch,
+      reading_epoch(context, inode, name_for_people(context.database, command.path(), inode.id)));
+  add_reader(context, inode.id, context.session);
+  grant(context, inode, epoch, granted);
+  granted.set_shared(true);
+  granted.set_sealed(true);
+  granted.set_clean(true);
+  return success();
+}
+
 }  // namespace
+
+void grant_new_file(Context& context, Inode& inode, proto::Lease& granted) {
+  Lease_row lease;
+  lease.file = inode.id;
+  lease.session = context.session;
+  lease.epoch = Epoch{static_cast<std::uint32_t>(next_counter(context.database, "epoch"))};
+  lease.sealed = true;
+  lease.fenced = true;
+  store_lease(context, lease);
+  grant(context, inode, lease.epoch, granted);
+  granted.set_sealed(true);
+  granted.set_clean(true);
+}
 
 Applied apply_open_file(Context& context, proto::Open_file const& command,
                         proto::Mds_reply& reply) {
   auto& database = context.database;
-  PS_TRY(auto const inode, resolve_file(database, command.path()));
+  PS_TRY(auto inode, resolve_file(database, command.path()));
+  if (command.shared()) return open_shared(context, command, inode, *reply.mutable_lease());
   auto const old = load_lease(database, inode.id);
   if (command.read_only()) {
     PS_TRY(auto const epoch, reading_epoch(context, inode, command.path()));
@@ -82,14 +142,17 @@ Applied apply_open_file(Context& context, proto::Open_file const& command,
   if (old && old->session && old->session != context.session) {
     previous = describe_session(database, old->session);
     if (!command.force()) {
-      return failure(Errc::busy, "'" + command.path() + "' is in use by " + previous +
+      return failure(Errc::busy, "'" + name_for_people(context.database, command.path(), inode.id) +
+                                     "' is in use by " + previous +
                                      ": stop it there, or take it over with 'pstorage revoke " +
-                                     command.path() + "'");
+                                     name_for_people(context.database, command.path(), inode.id) +
+                                     "'");
     }
     context.effects.lost_leases.push_back(
         {old->session, inode.id, old->epoch, describe_session(database, context.session)});
     note_revocation(database, inode.id, old->session);
   }
+  PS_CHECK(end_readers(context, command, inode));
   Lease_row lease;
   lease.file = inode.id;
   lease.session = context.session;
@@ -97,19 +160,21 @@ Applied apply_open_file(Context& context, proto::Open_file const& command,
   lease.fenced = !old;
   store_lease(context, lease);
   database.run("DELETE FROM reading WHERE file = ?", inode.id);
+  // What a writer that has gone without closing had put behind the end.
+  if (old) remove_chunks_from(context, inode, inode.positions());
+  store_inode(database, inode);
   if (!previous.empty()) {
     add_event(context, "MDS", "WRN",
-              "Lease of '" + command.path() + "' taken over from " + previous + " by " +
-                  describe_session(database, context.session));
+              "Lease of '" + path_of(database, inode.id) + "' taken over from " + previous +
+                  " by " + describe_session(database, context.session));
   }
   auto& granted = *reply.mutable_lease();
-  fill_file(database, inode, {}, *granted.mutable_file());
-  granted.set_epoch(lease.epoch.value);
+  grant(context, inode, lease.epoch, granted);
   granted.set_previous_holder(previous);
-  if (auto const former = revoked_session(database, inode.id); former != context.session) {
-    granted.set_previous_session(former.value);
+  granted.set_clean(!old);
+  for (auto const former : revoked_sessions(database, inode.id)) {
+    if (former != context.session) granted.add_previous_sessions(former.value);
   }
-  fill_map(database, inode.id, *granted.mutable_map());
   return success();
 }
 
@@ -152,7 +217,16 @@ Applied apply_finish_seal(Context& context, proto::Finish_seal const& command,
 }
 
 Applied apply_close_file(Context& context, proto::Close_file const& command) {
+  if (command.shared()) {
+    remove_reader(context, File_id{command.file()}, context.session);
+    return success();
+  }
   PS_TRY(auto const lease, held_lease(context, command.file(), command.epoch()));
+  if (auto inode = load_inode(context.database, lease.file); inode && command.has_change()) {
+    change_inode(context, *inode, command.change());
+    remove_chunks_from(context, *inode, inode->positions());
+    store_inode(context.database, *inode);
+  }
   // An unsealed holder has written nothing itself: whether earlier ones may is in `fenced`.
   end_lease(context, lease, true);
   return success();
@@ -161,8 +235,20 @@ Applied apply_close_file(Context& context, proto::Close_file const& command) {
 Applied apply_revoke(Context& context, proto::Revoke const& command) {
   PS_TRY(auto const inode, resolve_file(context.database, command.path()));
   auto lease = load_lease(context.database, inode.id);
-  if (!lease || !lease->session) {
+  auto const readers = readers_of(context.database, inode.id);
+  if (!is_in_use(context.database, inode.id)) {
     return failure(Errc::not_found, "'" + command.path() + "' is not in use by anybody");
+  }
+  for (auto const reader : readers) {
+    revoke_reader(context, inode.id, reader);
+    remove_reader(context, inode.id, reader);
+  }
+  if (!lease || !lease->session) {
+    add_event(context, "MDS", "WRN",
+              "'" + command.path() + "' taken from " + std::to_string(readers.size()) +
+                  (readers.size() == 1 ? " reader by " : " readers by ") +
+                  describe_session(context.database, context.session));
+    return success();
   }
   auto const holder = describe_session(context.database, lease->session);
   auto const asker = describe_session(context.database, context.session);

@@ -40,6 +40,37 @@ Applied store_properties(Context& context, File_id inode,
   return success();
 }
 
+/// The entries of the directory have changed.
+void touch(Context& context, File_id directory) {
+  context.database.run(
+      "UPDATE inode SET modified_ms = ?, modified_sub_ns = 0, changed_ms = ? WHERE id = ?",
+      context.wall_ms, context.wall_ms, directory);
+}
+
+/// What a target or a name must not be is checked by split_path; here only what it adds.
+Applied check_symlink(proto::Create const& command) {
+  bool const is_symlink = command.type() == proto::TYPE_SYMLINK;
+  if (is_symlink != !command.target().empty() || command.target().size() > path_bytes_max) {
+    return failure(Errc::bad_request, "a symbolic link has a target of at most " +
+                                          std::to_string(path_bytes_max) + " bytes");
+  }
+  if (is_symlink && command.size() != 0) {
+    return failure(Errc::bad_request, "a symbolic link has no size");
+  }
+  if (command.open() && command.type() != proto::TYPE_FILE) {
+    return failure(Errc::bad_request, "only files can be opened");
+  }
+  return success();
+}
+
+/// In a directory with the set-group-id bit everything belongs to the directory's group.
+void inherit_group(Inode const& directory, Inode& inode) {
+  constexpr std::uint32_t set_group_id = 02000;
+  if ((directory.mode & set_group_id) == 0) return;
+  inode.gid = directory.gid;
+  if (inode.is_directory()) inode.mode |= set_group_id;
+}
+
 Inode make_inode(Context& context, Inode const& directory, std::string const& name,
                  proto::File_type type) {
   Inode inode;
@@ -49,6 +80,7 @@ Inode make_inode(Context& context, Inode const& directory, std::string const& na
   inode.modified_ms = context.wall_ms;
   store_inode(context.database, inode);
   add_dirent(context.database, directory.id, name, inode.id);
+  touch(context, directory.id);
   return inode;
 }
 
@@ -64,17 +96,18 @@ Applied make_parents(Context& context, std::string const& path) {
   return success();
 }
 
-/// One name less; with the last one the file itself goes.
-void drop_link(Context& context, Inode inode) {
-  if (inode.is_directory() || inode.links <= 1) {
-    remove_chunks_from(context, inode, 0);
-    context.database.run("DELETE FROM inode WHERE id = ?", inode.id);
-    context.database.run("DELETE FROM property WHERE inode = ?", inode.id);
-    context.database.run("DELETE FROM reading WHERE file = ?", inode.id);
-    if (load_lease(context.database, inode.id)) remove_lease(context, inode.id);
+/// One name less; with the last one the file itself goes, or stays until its user closes it.
+/// `left`: the inode as it is then.
+void drop_link(Context& context, Inode inode, proto::File& left) {
+  inode.links = inode.is_directory() ? 0 : inode.links - 1;
+  inode.changed_ms = context.wall_ms;
+  left.set_id(inode.id.value);
+  left.set_type(inode.type);
+  left.set_links(inode.links);
+  if (inode.links == 0 && !is_in_use(context.database, inode.id)) {
+    delete_inode(context, std::move(inode));
     return;
   }
-  --inode.links;
   store_inode(context.database, inode);
 }
 
@@ -87,15 +120,6 @@ Applied check_removable(Context& context, Inode const& inode, std::string const&
     return success();
   }
   return refuse_leased(context, inode.id, path, "remove");
-}
-
-bool is_inside(std::string const& path, std::string const& directory) {
-  auto const inner = split_path(path);
-  auto const outer = split_path(directory);
-  if (!inner.has_value() || !outer.has_value()) return false;
-  auto const& in = inner.value();
-  auto const& out = outer.value();
-  return in.size() > out.size() && std::equal(out.begin(), out.end(), in.begin());
 }
 
 /// Stores changed attributes of one inode and what follows from them for its chunks.
@@ -163,6 +187,7 @@ Applied apply_create(Context& context, proto::Create const& command, proto::Mds_
   if (command.type() == proto::TYPE_DIRECTORY && command.size() != 0) {
     return failure(Errc::bad_request, "a directory has no size");
   }
+  PS_CHECK(check_symlink(command));
   PS_CHECK(check_properties(command.properties()));
   if (command.parents()) PS_CHECK(make_parents(context, command.path()));
   PS_TRY(auto const place, find_place(context.database, command.path()));
@@ -174,13 +199,26 @@ Applied apply_create(Context& context, proto::Create const& command, proto::Mds_
   auto inode = make_inode(context, place.directory, place.name, command.type());
   inode.size = command.size();
   inode.attributes = attributes;
+  if (command.has_inode()) {
+    change_inode(context, inode, command.inode());
+    inherit_group(place.directory, inode);
+  }
   store_inode(context.database, inode);
   PS_CHECK(store_properties(context, inode.id, command.properties()));
+  if (command.type() == proto::TYPE_SYMLINK) {
+    context.database.run("INSERT INTO symlink(inode, target) VALUES(?, ?)", inode.id,
+                         command.target());
+  }
+  if (command.open()) {
+    grant_new_file(context, inode, *reply.mutable_lease());
+    return success();
+  }
   fill_file(context.database, inode, place.name, *reply.mutable_file());
   return success();
 }
 
-Applied apply_remove(Context& context, proto::Path_request const& command) {
+Applied apply_remove(Context& context, proto::Path_request const& command,
+                     proto::Mds_reply& reply) {
   PS_TRY(auto const place, find_place(context.database, command.path()));
   if (!place.inode) {
     return failure(Errc::not_found, "no file or directory '" + command.path() + "'");
@@ -188,13 +226,20 @@ Applied apply_remove(Context& context, proto::Path_request const& command) {
   if (place.inode->id == root_inode) {
     return failure(Errc::refused, "the root directory cannot be removed");
   }
+  if (command.only_directory() && !place.inode->is_directory()) {
+    return failure(Errc::not_directory, "'" + command.path() + "' is not a directory");
+  }
+  if (command.only_file() && place.inode->is_directory()) {
+    return failure(Errc::is_directory, "'" + command.path() + "' is a directory");
+  }
   PS_CHECK(check_removable(context, *place.inode, command.path()));
   remove_dirent(context.database, place.directory.id, place.name);
-  drop_link(context, *place.inode);
+  touch(context, place.directory.id);
+  drop_link(context, *place.inode, *reply.mutable_file());
   return success();
 }
 
-Applied apply_rename(Context& context, proto::Rename const& command) {
+Applied apply_rename(Context& context, proto::Rename const& command, proto::Mds_reply& reply) {
   PS_TRY(auto const from, find_place(context.database, command.from()));
   PS_TRY(auto const to, find_place(context.database, command.to()));
   if (!from.inode) {
@@ -207,7 +252,7 @@ Applied apply_rename(Context& context, proto::Rename const& command) {
     return failure(Errc::exists, "'" + command.to() + "' exists already");
   }
   if (to.inode && to.inode->id == from.inode->id) return success();
-  if (from.inode->is_directory() && is_inside(command.to(), command.from())) {
+  if (from.inode->is_directory() && is_above(context.database, from.inode->id, to.directory.id)) {
     return failure(Errc::refused, "cannot move '" + command.from() + "' into itself");
   }
   if (to.inode) {
@@ -219,14 +264,16 @@ Applied apply_rename(Context& context, proto::Rename const& command) {
     }
     PS_CHECK(check_removable(context, *to.inode, command.to()));
     remove_dirent(context.database, to.directory.id, to.name);
-    drop_link(context, *to.inode);
+    drop_link(context, *to.inode, *reply.mutable_file());
   }
   remove_dirent(context.database, from.directory.id, from.name);
   add_dirent(context.database, to.directory.id, to.name, from.inode->id);
+  touch(context, from.directory.id);
+  touch(context, to.directory.id);
   return success();
 }
 
-Applied apply_link(Context& context, proto::Rename const& command) {
+Applied apply_link(Context& context, proto::Rename const& command, proto::Mds_reply& reply) {
   PS_TRY(auto inode, resolve(context.database, command.from()));
   if (inode.is_directory()) {
     return failure(Errc::is_directory,
@@ -234,12 +281,31 @@ Applied apply_link(Context& context, proto::Rename const& command) {
   }
   PS_TRY(auto const to, find_place(context.database, command.to()));
   if (to.inode) return failure(Errc::exists, "'" + command.to() + "' exists already");
+  if (inode.links == 0) return failure(Errc::not_found, "the file has been removed");
   if (command.not_leased()) {
     PS_CHECK(refuse_leased(context, inode.id, command.from(), "link"));
   }
   ++inode.links;
+  inode.changed_ms = context.wall_ms;
   store_inode(context.database, inode);
   add_dirent(context.database, to.directory.id, to.name, inode.id);
+  touch(context, to.directory.id);
+  fill_file(context.database, inode, to.name, *reply.mutable_file());
+  return success();
+}
+
+Applied apply_set_inode(Context& context, proto::Set_inode const& command,
+                        proto::Mds_reply& reply) {
+  PS_TRY(auto inode, resolve(context.database, command.path()));
+  if (command.change().has_size()) {
+    PS_CHECK(held_lease(context, inode.id.value, command.epoch()));
+    if (command.change().size() > file_bytes_max) {
+      return failure(Errc::too_large, "a file has at most 1P");
+    }
+  }
+  change_inode(context, inode, command.change());
+  store_inode(context.database, inode);
+  fill_file(context.database, inode, {}, *reply.mutable_file());
   return success();
 }
 
@@ -284,6 +350,9 @@ Applied apply_resize(Context& context, proto::Resize const& command, proto::Mds_
     }
     PS_CHECK(refuse_leased(context, inode.id, command.path(), "shrink"));
   }
+  // Left there by a mount that died while the file grew.
+  auto const lease = load_lease(context.database, inode.id);
+  if (!lease || !lease->session) remove_chunks_from(context, inode, inode.positions());
   inode.size = command.size();
   inode.modified_ms = context.wall_ms;
   remove_chunks_from(context, inode, inode.positions());

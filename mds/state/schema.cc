@@ -12,7 +12,10 @@ constexpr char const* tables[] = {
     "CREATE TABLE IF NOT EXISTS inode(id INTEGER PRIMARY KEY, type INTEGER NOT NULL,"
     " size INTEGER NOT NULL, links INTEGER NOT NULL, norm INTEGER NOT NULL, min INTEGER NOT NULL,"
     " domain INTEGER NOT NULL, tier INTEGER NOT NULL, chunk_size INTEGER NOT NULL,"
-    " ssd_cache INTEGER NOT NULL, modified_ms INTEGER NOT NULL, chunks INTEGER NOT NULL)",
+    " ssd_cache INTEGER NOT NULL, modified_ms INTEGER NOT NULL, chunks INTEGER NOT NULL,"
+    " mode INTEGER NOT NULL DEFAULT 0, uid INTEGER NOT NULL DEFAULT 0,"
+    " gid INTEGER NOT NULL DEFAULT 0, modified_sub_ns INTEGER NOT NULL DEFAULT 0,"
+    " changed_ms INTEGER NOT NULL DEFAULT 0)",
 
     "CREATE TABLE IF NOT EXISTS dirent(parent INTEGER NOT NULL, name TEXT NOT NULL,"
     " inode INTEGER NOT NULL, PRIMARY KEY(parent, name)) WITHOUT ROWID",
@@ -55,7 +58,8 @@ constexpr char const* tables[] = {
 
     // Files that were taken from a live session. Until the next writer has waited for its reads to
     // end: see core/format.md.
-    "CREATE TABLE IF NOT EXISTS revoked(file INTEGER PRIMARY KEY, session INTEGER NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS revoked(file INTEGER NOT NULL, session INTEGER NOT NULL,"
+    " PRIMARY KEY(file, session)) WITHOUT ROWID",
 
     // Files whose last writer has closed them: the epoch under which they may be read.
     "CREATE TABLE IF NOT EXISTS reading(file INTEGER PRIMARY KEY, epoch INTEGER NOT NULL)",
@@ -71,13 +75,43 @@ constexpr char const* tables[] = {
     " reply BLOB NOT NULL, PRIMARY KEY(session, sequence)) WITHOUT ROWID",
 };
 
+// Of files that mounts use.
+constexpr char const* mount_tables[] = {
+    // Sessions that have a file open for reading only; never beside a lease of another session.
+    "CREATE TABLE IF NOT EXISTS reader(file INTEGER NOT NULL, session INTEGER NOT NULL,"
+    " PRIMARY KEY(file, session)) WITHOUT ROWID",
+    "CREATE INDEX IF NOT EXISTS reader_session ON reader(session, file)",
+
+    "CREATE TABLE IF NOT EXISTS symlink(inode INTEGER PRIMARY KEY, target TEXT NOT NULL)",
+};
+
+// What version 1 lacks or has otherwise; its tables are otherwise those above. One session a file
+// was enough for `revoked` then.
+constexpr char const* from_version_1[] = {
+    "ALTER TABLE inode ADD COLUMN mode INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE inode ADD COLUMN uid INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE inode ADD COLUMN gid INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE inode ADD COLUMN modified_sub_ns INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE inode ADD COLUMN changed_ms INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE revoked RENAME TO revoked_1",
+    "CREATE TABLE revoked(file INTEGER NOT NULL, session INTEGER NOT NULL,"
+    " PRIMARY KEY(file, session)) WITHOUT ROWID",
+    "INSERT INTO revoked SELECT file, session FROM revoked_1",
+    "DROP TABLE revoked_1",
+};
+
 }  // namespace
 
 Outcome<void> prepare_schema(Database& database) {
   database.run("BEGIN IMMEDIATE");
   for (auto const* const table : tables) database.run(table);
-  auto const found =
-      database.number("SELECT number FROM meta WHERE name = 'schema'", schema_version);
+  for (auto const* const table : mount_tables) database.run(table);
+  auto found = database.number("SELECT number FROM meta WHERE name = 'schema'", schema_version);
+  if (found == 1) {
+    for (auto const* const change : from_version_1) database.run(change);
+    database.run("UPDATE meta SET number = ? WHERE name = 'schema'", schema_version);
+    found = schema_version;
+  }
   database.run("INSERT OR IGNORE INTO meta(name, number) VALUES('schema', ?)", schema_version);
   database.run("COMMIT");
   if (database.failed()) return database.take_error();

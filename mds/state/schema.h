@@ -5,9 +5,10 @@
 
 namespace pstorage::mds {
 
-inline constexpr std::uint64_t schema_version = 1;
+inline constexpr std::uint64_t schema_version = 2;
 
-/// Makes the tables of an empty database; refuses one of another version.
+/// Makes the tables of an empty database, brings an older one up to this version in place; refuses
+/// a newer one.
 Outcome<void> prepare_schema(Database& database);
 
 }  // namespace pstorage::mds

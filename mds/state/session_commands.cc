@@ -17,7 +17,20 @@ std::vector<Lease_row> leases_of(Database& database, Session_id session) {
   return leases;
 }
 
+std::vector<File_id> read_by(Database& database, Session_id session) {
+  std::vector<File_id> files;
+  Rows rows(database, "SELECT file FROM reader WHERE session = ? ORDER BY file");
+  rows.bind(1, session);
+  while (rows.next()) files.push_back(File_id{rows.u64(0)});
+  return files;
+}
+
 void forget_session(Context& context, Session_id session) {
+  for (auto const file : read_by(context.database, session)) {
+    remove_reader(context, file, session);
+  }
+  // It answers nothing any more: whoever comes next need not wait for it.
+  context.database.run("DELETE FROM revoked WHERE session = ?", session);
   context.database.run("DELETE FROM reply WHERE session = ?", session);
   context.database.run("DELETE FROM session WHERE id = ?", session);
   context.effects.sessions.insert(session);

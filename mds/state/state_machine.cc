@@ -31,6 +31,34 @@ void refuse(proto::Mds_reply& reply, Failure const& why) {
   reply.set_text(why.text);
 }
 
+/// Commands about servers, most of which only the leader itself proposes.
+Applied dispatch_own(Context& context, Mds_request const& request) {
+  switch (request.op_case()) {
+    case Mds_request::kSetCsState:
+      return apply_set_cs_state(context, request.set_cs_state());
+    case Mds_request::kExpireSessions:
+      return apply_expire_sessions(context, request.expire_sessions());
+    case Mds_request::kStartSync:
+      return apply_start_sync(context, request.start_sync());
+    case Mds_request::kDropOffline:
+      return apply_drop_offline(context, request.drop_offline());
+    case Mds_request::kReleaseCs:
+      return apply_release_cs(context, request.release_cs());
+    case Mds_request::kRemoveReplicas:
+      return apply_remove_replicas(context, request.remove_replicas());
+    case Mds_request::kDropCs:
+      return apply_drop_cs(context, request.drop_cs());
+    case Mds_request::kAddGarbage:
+      return apply_add_garbage(context, request.add_garbage());
+    case Mds_request::kAddEvent:
+      return apply_add_event(context, request.add_event());
+    case Mds_request::kBootstrap:
+      return apply_bootstrap(context, request.bootstrap());
+    default:
+      return failure(Errc::bad_request, "the request is not a command");
+  }
+}
+
 Applied dispatch(Context& context, Mds_request const& request, proto::Mds_reply& reply) {
   if (request.has_guard()) {
     PS_CHECK(held_lease(context, request.guard().file(), request.guard().epoch()));
@@ -41,13 +69,15 @@ Applied dispatch(Context& context, Mds_request const& request, proto::Mds_reply&
     case Mds_request::kCreate:
       return apply_create(context, request.create(), reply);
     case Mds_request::kRemove:
-      return apply_remove(context, request.remove());
+      return apply_remove(context, request.remove(), reply);
     case Mds_request::kRename:
-      return apply_rename(context, request.rename());
+      return apply_rename(context, request.rename(), reply);
     case Mds_request::kLink:
-      return apply_link(context, request.link());
+      return apply_link(context, request.link(), reply);
     case Mds_request::kSetAttributes:
       return apply_set_attributes(context, request.set_attributes(), reply);
+    case Mds_request::kSetInode:
+      return apply_set_inode(context, request.set_inode(), reply);
     case Mds_request::kResize:
       return apply_resize(context, request.resize(), reply);
     case Mds_request::kOpenFile:
@@ -78,28 +108,8 @@ Applied dispatch(Context& context, Mds_request const& request, proto::Mds_reply&
       return apply_remove_mds(context, request.remove_mds());
     case Mds_request::kSetConfig:
       return apply_set_config(context, request.set_config());
-    case Mds_request::kSetCsState:
-      return apply_set_cs_state(context, request.set_cs_state());
-    case Mds_request::kExpireSessions:
-      return apply_expire_sessions(context, request.expire_sessions());
-    case Mds_request::kStartSync:
-      return apply_start_sync(context, request.start_sync());
-    case Mds_request::kDropOffline:
-      return apply_drop_offline(context, request.drop_offline());
-    case Mds_request::kReleaseCs:
-      return apply_release_cs(context, request.release_cs());
-    case Mds_request::kRemoveReplicas:
-      return apply_remove_replicas(context, request.remove_replicas());
-    case Mds_request::kDropCs:
-      return apply_drop_cs(context, request.drop_cs());
-    case Mds_request::kAddGarbage:
-      return apply_add_garbage(context, request.add_garbage());
-    case Mds_request::kAddEvent:
-      return apply_add_event(context, request.add_event());
-    case Mds_request::kBootstrap:
-      return apply_bootstrap(context, request.bootstrap());
     default:
-      return failure(Errc::bad_request, "the request is not a command");
+      return dispatch_own(context, request);
   }
 }
 

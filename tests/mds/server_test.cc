@@ -160,10 +160,29 @@ TEST_F(Server, The_old_holder_of_a_lease_is_told_by_push_and_by_heartbeat) {
   request.mutable_open_file()->set_force(true);
   EXPECT_EQ(command(other, 2, request).status(), 0u);
   auto const pushes = take_pushes(client_);
-  ASSERT_EQ(pushes.size(), 1u);
-  EXPECT_EQ(pushes[0].lease_lost().epoch(), held.epoch());
-  EXPECT_NE(pushes[0].lease_lost().taken_by().find("nbd[2]@host2"), std::string::npos);
+  ASSERT_EQ(pushes.size(), 2u);
+  EXPECT_EQ(pushes[0].lease_wanted().file(), held.file().id());
+  EXPECT_TRUE(pushes[0].lease_wanted().exclusive());
+  EXPECT_NE(pushes[0].lease_wanted().by().find("nbd[2]@host2"), std::string::npos);
+  EXPECT_EQ(pushes[1].lease_lost().epoch(), held.epoch());
+  EXPECT_NE(pushes[1].lease_lost().taken_by().find("nbd[2]@host2"), std::string::npos);
   EXPECT_EQ(heartbeat(client_, 1, {held.file().id()}).heartbeat().lost_files_size(), 1);
+}
+
+TEST_F(Server, A_directory_is_listed_in_pages) {
+  for (int i = 0; i < 5; ++i) create(client_, 1, "/f" + std::to_string(i));
+  proto::Mds_request request;
+  auto& list = *request.mutable_list_directory();
+  list.set_path("/");
+  list.set_limit(2);
+  std::string names;
+  for (int page = 0; page < 3; ++page) {
+    auto const answer = ask(client_, request);
+    for (auto const& file : answer.files().files()) names += file.name() + " ";
+    EXPECT_EQ(answer.files().more(), page < 2);
+    list.set_after(answer.files().files().rbegin()->name());
+  }
+  EXPECT_EQ(names, "f0 f1 f2 f3 f4 ");
 }
 
 TEST_F(Server, A_silent_server_is_inactive_after_3_seconds_and_offline_later) {

@@ -1,0 +1,80 @@
+// Containers of the cluster: /volumes/private/CTID/root.hdd is the disk of one. What is done to it
+// at rest goes through the volume; in use, through pstorage-mount's disk view and a loop device.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "blockdev/volume/volume_work.h"
+
+namespace pstorage::ct {
+
+/// A container's id: a name without slashes that is no option and not hidden. Errors: bad_request.
+Outcome<std::string> check_id(std::string const& id);
+
+struct New_container {
+  std::string id;
+  std::uint64_t size_bytes = 0;
+  std::string template_path;  // a directory or a tar archive; empty: an empty file system
+};
+
+struct Container_state {
+  std::string id;
+  std::uint64_t size_bytes = 0;
+  std::string device;    // of this host; empty: none
+  std::string mounted;   // where; empty: nowhere here
+  bool is_dead = false;  // the device has lost its volume
+  std::string holder;    // who has it open; empty: nobody
+};
+
+/// Thread: one. Every error is one line that says what to do.
+class Containers {
+ public:
+  Containers(volume::Tool_session& session, std::string cluster)
+      : session_(session), work_(session), cluster_(std::move(cluster)) {}
+
+  Outcome<void> create(New_container const& container);
+  Outcome<void> destroy(std::string const& id);
+  Outcome<Container_state> state(std::string const& id);
+  Outcome<std::vector<Container_state>> list();
+
+  /// Errors: busy, naming the host that has it.
+  Outcome<void> mount(std::string const& id, std::string const& directory, bool read_only);
+  /// `force`: also what a dead mount has left.
+  Outcome<void> unmount(std::string const& id, bool force);
+  /// Takes a device without a volume away, with its mounts; true: there was one.
+  Outcome<bool> repair(std::string const& id);
+
+  /// Grows a mounted or an unmounted one, shrinks an unmounted one.
+  Outcome<void> resize(std::string const& id, std::uint64_t size_bytes);
+  /// Freezes the file system while it is taken, when it is mounted here.
+  Outcome<void> snapshot(std::string const& id, std::string const& name);
+  Outcome<ploop::Descriptor> snapshots(std::string const& id);
+  Outcome<void> switch_to(std::string const& id, std::string const& snapshot);
+  Outcome<void> remove_snapshot(std::string const& id, std::string const& snapshot);
+  /// Gives back what the file system does not use; bytes of one replica before and after.
+  Outcome<std::pair<std::uint64_t, std::uint64_t>> compact(std::string const& id);
+  /// `linked`: shares the frozen part. Else everything is copied.
+  Outcome<void> clone(std::string const& id, std::string const& copy, bool linked);
+
+ private:
+  /// A loop device on the disk view for as long as the object lives.
+  class Attached;
+
+  static volume::Volume_name disk_of(std::string const& id);
+  Outcome<std::string> view_file(std::string const& id);
+  Outcome<std::string> attach(std::string const& id, bool read_only);
+  Outcome<void> refuse_mounted(std::string const& id, std::string const& what);
+  Outcome<void> give_name(std::string const& made, std::string const& id);
+  Outcome<void> remove_unfinished(std::string const& id);
+  Outcome<void> remove_directory(std::string const& path);
+  Outcome<void> must_be_new(std::string const& id);
+  std::string now() const;
+
+  volume::Tool_session& session_;
+  volume::Volume_work work_;
+  std::string const cluster_;
+};
+
+}  // namespace pstorage::ct
