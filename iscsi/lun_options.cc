@@ -34,6 +34,8 @@ Outcome<void> set(Lun_options& options, std::string_view name, std::string_view 
     PS_TRY(options.uuid, parse_uuid(std::string(value)));
   } else if (name == "reservations") {
     options.reservations_path = value;
+  } else if (name == "reservations-uri") {
+    options.reservations_uri = value;
   } else if (name == "patience") {
     PS_TRY(auto const seconds, number(name, value));
     if (seconds == 0 || seconds > 3600) {
@@ -45,7 +47,8 @@ Outcome<void> set(Lun_options& options, std::string_view name, std::string_view 
   } else {
     return failure(Errc::bad_request,
                    "unknown option '" + std::string(name) +
-                       "': there are size, uuid, reservations, patience and readonly");
+                       "': there are size, uuid, reservations, reservations-uri, patience and "
+                       "readonly");
   }
   return success();
 }
@@ -67,6 +70,9 @@ Outcome<Lun_options> parse_lun_options(std::string_view text) {
     has_uuid = has_uuid || name == "uuid";
   }
   if (options.size_bytes == 0) return failure(Errc::bad_request, "the option size= is missing");
+  if (!options.reservations_path.empty() && !options.reservations_uri.empty()) {
+    return failure(Errc::bad_request, "give reservations= or reservations-uri=, not both");
+  }
   if (!has_uuid) return failure(Errc::bad_request, "the option uuid= is missing");
   return options;
 }

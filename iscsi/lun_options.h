@@ -14,6 +14,7 @@ struct Lun_options {
   Volume_uuid uuid{};             // uuid=
   std::string reservations_path;  // reservations=: file of the persistent reservations; empty:
                                   // they end with the process
+  std::string reservations_uri;   // reservations-uri=: NBD URI of a volume for them, instead
   std::uint32_t patience_seconds = 20;  // patience=: until NOT READY while the server is away
   bool is_read_only = false;            // readonly=1
 };

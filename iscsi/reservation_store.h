@@ -22,7 +22,7 @@ class Reservation_store {
  public:
   virtual ~Reservation_store() = default;
 
-  /// The durable state. Errors: corrupt, the store's own.
+  /// The durable state. Errors: corrupt, unavailable (may be asked again), the store's own.
   virtual void load(std::function<void(Outcome<Versioned_reservations>)> done) = 0;
 
   /// Replaces version `expected` by `next` with version `expected` + 1; success only once that is

@@ -8,6 +8,7 @@
 
 #include "iscsi/big_endian.h"
 #include "iscsi/module/tgt_check.h"
+#include "iscsi/volume_reservation_store.h"
 
 namespace pstorage::iscsi {
 namespace {
@@ -74,12 +75,8 @@ bool ignores_reserve_6(std::uint8_t code) {
 Logical_unit::Logical_unit(scsi_lu& lun, Lun_options options)
     : lun_(lun), options_(std::move(options)), name_(name_of(lun)) {
   tgt_init_sched_event(&deferred_, &Logical_unit::on_deferred, this);
-  reservation_store_ = options_.reservations_path.empty()
-                           ? make_memory_store()
-                           : make_file_store(options_.reservations_path);
   describe();
   take_over_operations();
-  load_reservations();
 }
 
 Logical_unit::~Logical_unit() {
@@ -108,11 +105,30 @@ bool Logical_unit::open(std::string const& uri) {
                                  Geometry{.size = options_.size_bytes,
                                           .block = 1u << lun_.block_shift,
                                           .is_read_only = options_.is_read_only});
+  return open_reservations();
+}
+
+bool Logical_unit::open_reservations() {
+  if (options_.reservations_uri.empty()) {
+    reservation_store_ = options_.reservations_path.empty()
+                             ? make_memory_store()
+                             : make_file_store(options_.reservations_path);
+  } else {
+    reservation_volume_ = std::make_unique<Nbd_store>(
+        name_ + " reservations", options_.reservations_uri, reservation_volume_bytes,
+        options_.patience_seconds, [](std::uint64_t) {});
+    if (!reservation_volume_->is_working()) return false;
+    reservation_store_ = std::make_unique<Volume_reservation_store>(*store_, *reservation_volume_);
+  }
+  load_reservations();
   return true;
 }
 
 void Logical_unit::close() {
+  are_reservations_known_ = false;
+  has_failed_to_load_ = true;
   disk_.reset();
+  reservation_volume_.reset();
   store_.reset();
 }
 
@@ -219,7 +235,12 @@ int Logical_unit::dispatch(int host, scsi_cmd& command) {
   }
   if (is_refused_layout_) return status_of(Status::busy);
   auto const cdb = cdb_of(command);
-  if (!are_reservations_known_ && !ignores_reserve_6(cdb[0])) return status_of(Status::busy);
+  if (!are_reservations_known_ && !ignores_reserve_6(cdb[0])) {
+    if (has_failed_to_load_) return status_of(Status::busy);
+    command.state |= tgt_command_async;
+    held_.emplace_back(host, &command);
+    return status_of(Status::good);
+  }
   if (is_refused(command)) return status_of(Status::reservation_conflict);
   if (cdb[0] == opcode::persistent_reserve_in) return report_reservations(command);
   if (cdb[0] == opcode::persistent_reserve_out) {
@@ -326,14 +347,31 @@ void Logical_unit::load_reservations() {
   reservation_store_->load([this, alive = alive_](Outcome<Versioned_reservations> const& loaded) {
     if (!*alive) return;
     if (!loaded.has_value()) {
-      log_error("pstorage: %s: no command is served: %s\n", name_.c_str(),
-                loaded.error().text.c_str());
+      if (!std::exchange(has_failed_to_load_, true)) {
+        log_error("pstorage: %s: no command is served: %s\n", name_.c_str(),
+                  loaded.error().text.c_str());
+      }
+      release_held();
+      if (errc_of(loaded.error().code) == Errc::unavailable) load_reservations();
       return;
     }
     reservations_ = loaded.value();
     are_reservations_known_ = true;
+    has_failed_to_load_ = false;
+    release_held();
     tgt_add_sched_event(&deferred_);
   });
+}
+
+/// Answers, or lets go on, what came before it was known who may do what.
+void Logical_unit::release_held() {
+  for (auto const& [host, command] : std::exchange(held_, {})) {
+    command->state &= ~tgt_command_async;
+    auto const status = dispatch(host, *command);
+    if ((command->state & tgt_command_async) != 0) continue;
+    command->state |= tgt_command_async;
+    target_cmd_io_done(command, status);
+  }
 }
 
 int Logical_unit::report_reservations(scsi_cmd& command) {

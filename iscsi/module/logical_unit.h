@@ -5,6 +5,7 @@
 #include <deque>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "iscsi/disk.h"
@@ -51,7 +52,9 @@ class Logical_unit final : public Io_listener {
   std::unique_ptr<Io> new_io();
 
   // Persistent reservations.
+  bool open_reservations();
   void load_reservations();
+  void release_held();
   int report_reservations(scsi_cmd& command);
   void next_reserve_out();
   void replaced(Outcome<void> const& result);
@@ -72,10 +75,13 @@ class Logical_unit final : public Io_listener {
   std::unique_ptr<Disk> disk_;
   std::vector<std::unique_ptr<Io>> free_ios_;
 
+  std::unique_ptr<Nbd_store> reservation_volume_;
   std::unique_ptr<Reservation_store> reservation_store_;
   Versioned_reservations reservations_;
   bool are_reservations_known_ = false;
-  std::deque<scsi_cmd*> reserve_outs_;  // the first one is being worked on if is_reserving_
+  bool has_failed_to_load_ = false;
+  std::deque<std::pair<int, scsi_cmd*>> held_;  // with their hosts; until they are known
+  std::deque<scsi_cmd*> reserve_outs_;          // the first one is being worked on if is_reserving_
   bool is_reserving_ = false;
   Reserve_decision decision_;
   std::uint64_t fence_mark_ = 0;  // 0: the answer waits for no command

@@ -3,6 +3,8 @@
 #include <chrono>
 #include <thread>
 
+#include "iscsi/volume_reservation_store.h"
+
 namespace pstorage::iscsi {
 namespace {
 
@@ -12,7 +14,6 @@ constexpr int remove_attempts = 30;
 constexpr auto remove_pause = std::chrono::milliseconds(500);
 
 std::string path_of(std::string const& target) { return std::string(root) + "/" + target; }
-std::string owner_path(std::string const& target) { return path_of(target) + "/owner"; }
 std::string volume_path_of(std::string const& name) { return "/volumes/" + name; }
 
 Properties properties_of(proto::File const& file) {
@@ -25,6 +26,8 @@ bool is(Outcome<T> const& outcome, Errc code) {
 }
 
 }  // namespace
+
+std::string owner_path(std::string const& target) { return path_of(target) + "/owner"; }
 
 Outcome<proto::File> Cluster_state::look_up(std::string const& path) {
   proto::Mds_request request;
@@ -86,6 +89,7 @@ Outcome<Target> Cluster_state::load(std::string const& name) {
     auto const properties = properties_of(owner.value());
     auto const host = properties.find("host");
     if (host != properties.end()) target.host = host->second;
+    target.holder = owner.value().holder();
   } else if (!is(owner, Errc::not_found)) {
     return owner.error();
   }
@@ -138,9 +142,31 @@ Outcome<void> Cluster_state::register_on(std::string const& target, std::string 
 }
 
 Outcome<void> Cluster_state::unregister(std::string const& target) {
-  auto const removed = remove_path(owner_path(target));
-  if (is(removed, Errc::not_found)) return success();
-  return removed;
+  for (int attempt = 1;; ++attempt) {
+    auto const removed = remove_path(owner_path(target));
+    if (is(removed, Errc::not_found)) return success();
+    if (!is(removed, Errc::busy) || attempt == remove_attempts) return removed;
+    std::this_thread::sleep_for(remove_pause);  // it looks once a second
+  }
+}
+
+Outcome<void> Cluster_state::move(std::string const& target, std::string const& host,
+                                  proto::Lease_guard const& guard) {
+  proto::Mds_request request;
+  auto& set = *request.mutable_set_attributes();
+  set.set_path(owner_path(target));
+  (*set.mutable_properties())["host"] = host;
+  *request.mutable_guard() = guard;
+  PS_TRY(auto const reply, call_(std::move(request)));
+  return success();
+}
+
+Outcome<void> Cluster_state::revoke_volume(std::string const& name) {
+  proto::Mds_request request;
+  request.mutable_revoke()->set_path(volume_path_of(name));
+  auto const revoked = call_(std::move(request));
+  if (revoked.has_value() || is(revoked, Errc::not_found)) return success();
+  return revoked.error();
 }
 
 Outcome<std::map<std::string, std::string>> Cluster_state::accounts() {
@@ -186,13 +212,25 @@ Outcome<void> Cluster_state::create_volume(std::string const& name, std::uint64_
   create.set_type(proto::TYPE_FILE);
   create.set_size(bytes);
   create.set_parents(true);
-  (*create.mutable_properties())["uuid"] = uuid;
+  if (!uuid.empty()) (*create.mutable_properties())["uuid"] = uuid;
   PS_TRY(auto const reply, call_(std::move(request)));
   return success();
 }
 
 Outcome<void> Cluster_state::set_volume_uuid(std::string const& name, std::string const& uuid) {
   return set_properties(volume_path_of(name), {{"uuid", uuid}});
+}
+
+std::string reservations_volume(std::string const& uuid) { return "iscsi-reservations/" + uuid; }
+
+Outcome<void> Cluster_state::ensure_reservations(std::string const& uuid) {
+  auto const made = create_volume(reservations_volume(uuid), reservation_volume_bytes, "");
+  return is(made, Errc::exists) ? Outcome<void>(success()) : made;
+}
+
+Outcome<void> Cluster_state::remove_reservations(std::string const& uuid) {
+  auto const removed = remove_volume(reservations_volume(uuid));
+  return is(removed, Errc::not_found) ? Outcome<void>(success()) : removed;
 }
 
 Outcome<void> Cluster_state::grow_volume(std::string const& name, std::uint64_t bytes) {

@@ -2,6 +2,8 @@
 //
 //   /iscsi                properties "account.USER": a CHAP secret
 //   /iscsi/NAME           properties "target" and "lun.N" (target_config.h)
+//   /volumes/iscsi-reservations/UUID
+//                         persistent reservations of the LUN with that UUID
 //   /iscsi/NAME/owner     property "host": who has the target registered. Creating a file that
 //                         exists fails, so two hosts never both get it.
 #pragma once
@@ -24,6 +26,11 @@ struct Volume_info {
   std::string uuid;  // empty: it has none yet
 };
 
+/// The file whose lease the gateway holds that serves the target.
+std::string owner_path(std::string const& target);
+/// Name of the volume that keeps the reservations of LUN `uuid`.
+std::string reservations_volume(std::string const& uuid);
+
 /// Every call is one or a few blocking requests to the MDS; each of them is atomic.
 class Cluster_state {
  public:
@@ -43,7 +50,13 @@ class Cluster_state {
 
   /// Errors: busy, naming the host that has it.
   Outcome<void> register_on(std::string const& target, std::string const& host);
+  /// Waits up to 15 s for a pstorage-iscsid that is about to give it back. Errors: busy.
   Outcome<void> unregister(std::string const& target);
+  /// Registers it on `host`, wherever it is, if `guard` still holds. Errors: stale_epoch.
+  Outcome<void> move(std::string const& target, std::string const& host,
+                     proto::Lease_guard const& guard);
+  /// Whoever has the volume open loses it. Nobody: fine.
+  Outcome<void> revoke_volume(std::string const& name);
 
   Outcome<std::map<std::string, std::string>> accounts();
   /// `secret` empty: removes the account.
@@ -53,6 +66,10 @@ class Cluster_state {
   Outcome<void> create_volume(std::string const& name, std::uint64_t bytes,
                               std::string const& uuid);
   Outcome<void> set_volume_uuid(std::string const& name, std::string const& uuid);
+  /// The volume that keeps the reservations of LUN `uuid`, made when there is none.
+  Outcome<void> ensure_reservations(std::string const& uuid);
+  /// Absent: fine.
+  Outcome<void> remove_reservations(std::string const& uuid);
   Outcome<void> grow_volume(std::string const& name, std::uint64_t bytes);
   /// Waits up to 15 s for a client that is about to close it. Errors: busy.
   Outcome<void> remove_volume(std::string const& name);

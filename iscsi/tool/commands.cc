@@ -76,6 +76,7 @@ Outcome<void> Commands::create() {
   Target target;
   PS_TRY(target.name, target_name(options_.name));
   PS_CHECK(set_portal(target, options_.address));
+  PS_CHECK(set_moving(target));
   PS_CHECK(prepare());
   PS_CHECK(state_.create(target));
   PS_CHECK(state_.register_on(target.name, host_));
@@ -100,9 +101,24 @@ Outcome<void> Commands::remove() {
 
 Outcome<void> Commands::set() {
   PS_TRY(auto target, load());
-  PS_CHECK(check_is_stopped(target));
-  PS_CHECK(set_portal(target, options_.address));
+  if (options_.address.empty() && options_.failover.empty() && options_.device.empty()) {
+    return failure(Errc::bad_request, "say what to set: -a, --failover or --device");
+  }
+  if (!options_.address.empty() || !options_.device.empty()) PS_CHECK(check_is_stopped(target));
+  if (!options_.address.empty()) PS_CHECK(set_portal(target, options_.address));
+  PS_CHECK(set_moving(target));
   return state_.save(target);
+}
+
+Outcome<void> Commands::set_moving(Target& target) const {
+  if (!options_.failover.empty()) target.may_move = options_.failover == "on";
+  if (options_.device == "none") {
+    target.device.clear();
+  } else if (!options_.device.empty()) {
+    PS_CHECK(check_device(options_.device));
+    target.device = options_.device;
+  }
+  return success();
 }
 
 Outcome<void> Commands::register_here() {
@@ -124,6 +140,7 @@ Outcome<void> Commands::start() {
   for (auto const& [number, lun] : target.luns) {
     PS_TRY(auto const volume, state_.volume(lun.volume));
     luns[number] = {lun, volume.size_bytes};
+    PS_CHECK(state_.ensure_reservations(lun.uuid));
   }
   PS_TRY(auto const accounts, state_.accounts());
   PS_CHECK(gateway(target).start(luns, accounts));
@@ -174,6 +191,7 @@ Outcome<void> Commands::lun_add() {
       PS_CHECK(state_.set_volume_uuid(options_.volume, added.lun.uuid));
     }
   }
+  PS_CHECK(state_.ensure_reservations(added.lun.uuid));
   PS_CHECK(state_.save_lun(target.name, number, added.lun));
   if (runs_here(target)) return gateway(target).add_lun(number, added);
   return success();
@@ -214,6 +232,9 @@ Outcome<void> Commands::lun_del() {
   if (target.should_run) PS_CHECK(check_is_here(target));
   if (runs_here(target)) PS_CHECK(gateway(target).remove_lun(number));
   PS_CHECK(state_.forget_lun(target.name, number));
+  auto const forgotten = state_.remove_reservations(found->second.uuid);
+  // Busy: another target has the same volume as a LUN.
+  if (!forgotten.has_value() && errc_of(forgotten.error().code) != Errc::busy) return forgotten;
   if (!found->second.is_owned || options_.keep) return success();
   auto const removed = state_.remove_volume(found->second.volume);
   if (removed.has_value() || errc_of(removed.error().code) == Errc::not_found) return success();

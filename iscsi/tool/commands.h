@@ -26,6 +26,8 @@ struct Command_options {
   std::string user;
   std::string secret_file;
   std::string initiator;
+  std::string failover;  // "on", "off"; empty: as it is
+  std::string device;    // "none": none any more
   bool all = false;
   bool json = false;
   bool mutual = false;
@@ -55,6 +57,7 @@ class Commands {
   Outcome<void> acl_change(bool allows);
 
  private:
+  Outcome<void> set_moving(Target& target) const;
   struct Row {  // of the list
     Target target;
     std::string status;

@@ -17,6 +17,7 @@
 #include "core/bytes.h"
 #include "core/disk/atomic_file.h"
 #include "core/disk/file_descriptor.h"
+#include "iscsi/tool/cluster_state.h"
 
 namespace pstorage::iscsi {
 namespace {
@@ -74,7 +75,6 @@ Gateway_paths gateway_paths(std::string const& cluster, std::string const& nbd_s
   auto const base = environment("PSTORAGE_ISCSI_DIR", "");
   Gateway_paths paths;
   paths.run = (base.empty() ? "/run/pstorage/iscsi" : base + "/run") + "/" + cluster;
-  paths.state = (base.empty() ? "/var/lib/pstorage/iscsi" : base + "/state") + "/" + cluster;
   paths.modules =
       modules.empty() ? environment("PSTORAGE_TGT_MODULES", default_modules()) : modules;
   paths.nbd_socket = nbd_socket.empty() ? environment("PSTORAGE_NBD_SOCKET",
@@ -199,7 +199,6 @@ Outcome<void> Gateway::start(std::map<unsigned, Lun_with_size> const& luns,
   if (pid() != 0) return failure(Errc::exists, "target " + target_.iqn() + " runs already");
   PS_CHECK(check_host());
   PS_CHECK(make_directories(paths_.run));
-  PS_CHECK(make_directories(paths_.state));
   PS_CHECK(make_directories(tgtd_modules));
   PS_CHECK(launch());
   auto replayed = replay(luns, accounts);
@@ -228,10 +227,12 @@ Outcome<void> Gateway::stop() {
 }
 
 Outcome<void> Gateway::add_lun(unsigned number, Lun_with_size const& lun) {
-  auto const uri = "nbd+unix:///" + lun.lun.volume + "?socket=" + paths_.nbd_socket;
-  return control_.add_lun(number, uri,
+  auto const uri_of = [this](std::string const& volume) {
+    return "nbd+unix:///" + volume + "?socket=" + paths_.nbd_socket;
+  };
+  return control_.add_lun(number, uri_of(lun.lun.volume),
                           "size=" + std::to_string(lun.size_bytes) + ";uuid=" + lun.lun.uuid +
-                              ";reservations=" + paths_.state + "/" + lun.lun.uuid + ".json");
+                              ";reservations-uri=" + uri_of(reservations_volume(lun.lun.uuid)));
 }
 
 Outcome<void> Gateway::remove_lun(unsigned number) {

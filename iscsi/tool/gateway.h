@@ -10,10 +10,9 @@
 
 namespace pstorage::iscsi {
 
-/// Where things are on this host. PSTORAGE_ISCSI_DIR moves run and state below one directory.
+/// Where things are on this host. PSTORAGE_ISCSI_DIR moves run below another directory.
 struct Gateway_paths {
   std::string run;         // sockets and pid files: /run/pstorage/iscsi/CLUSTER
-  std::string state;       // persistent reservations: /var/lib/pstorage/iscsi/CLUSTER
   std::string modules;     // has bs_pstorage.so and nothing else
   std::string nbd_socket;  // of pstorage-nbd
 };

@@ -40,6 +40,9 @@ void Commands::print_target(Row const& row) const {
       "Target %s:\n Portals:     %s\n Status:      %s\n Registered:  %s\n Host:        %s\n",
       target.iqn().c_str(), target.portal().c_str(), row.status.c_str(),
       target.host.empty() ? "no" : "yes", target.host.empty() ? "-" : target.host.c_str());
+  std::printf(" Failover:    %s%s%s\n", target.may_move ? "on" : "off",
+              target.device.empty() ? "" : ", address on ", target.device.c_str());
+  if (!target.holder.empty()) std::printf(" Served by:   %s\n", target.holder.c_str());
   for (auto const& user : target.incoming) std::printf(" CHAP:        %s\n", user.c_str());
   if (!target.outgoing.empty()) std::printf(" Mutual CHAP: %s\n", target.outgoing.c_str());
   for (auto const& one : target.allowed) std::printf(" Allowed:     %s\n", one.c_str());
@@ -68,13 +71,11 @@ nlohmann::json json_of(Target const& target, std::string const& status,
     }
     luns.push_back(std::move(one));
   }
-  return {{"iqn", target.iqn()},
-          {"status", status},
-          {"host", target.host},
-          {"portal", target.portal()},
-          {"luns", luns},
-          {"chap", target.incoming},
-          {"mutual_chap", target.outgoing},
+  return {{"iqn", target.iqn()},         {"status", status},
+          {"host", target.host},         {"portal", target.portal()},
+          {"failover", target.may_move}, {"device", target.device},
+          {"served_by", target.holder},  {"luns", luns},
+          {"chap", target.incoming},     {"mutual_chap", target.outgoing},
           {"allowed", target.allowed}};
 }
 

@@ -70,6 +70,13 @@ class Program {
     verb->add_option("-t,--target", options_.target, "IQN of the target, or its name")->required();
     return verb;
   }
+  void add_moving(CLI::App* verb) {
+    verb->add_option("--failover", options_.failover,
+                     "on: another host's pstorage-iscsid may take it over (default: off)")
+        ->check(CLI::IsMember({"on", "off"}));
+    verb->add_option("--device", options_.device,
+                     "Network device that gets the address with the target; none: no more");
+  }
   void add_json(CLI::App* verb) { verb->add_flag("--json", options_.json, "Print JSON"); }
 
   void add_target_verbs() {
@@ -77,13 +84,14 @@ class Program {
                              [this] { return commands_.create(); });
     create->add_option("-n,--name", options_.name, "Name; its IQN ends with it")->required();
     create->add_option("-a,--address", options_.address, "ADDR[:PORT] it listens on")->required();
+    add_moving(create);
     add_json(create);
     add_with_target(app_, "delete", "Deletes a stopped target without LUNs",
                     [this] { return commands_.remove(); });
-    add_with_target(app_, "set", "Changes the address of a stopped target",
-                    [this] { return commands_.set(); })
-        ->add_option("-a,--address", options_.address, "ADDR[:PORT]")
-        ->required();
+    auto* const set = add_with_target(app_, "set", "Changes how a target is served",
+                                      [this] { return commands_.set(); });
+    set->add_option("-a,--address", options_.address, "ADDR[:PORT]; of a stopped target");
+    add_moving(set);
     add_with_target(app_, "register", "Makes this the host of a target that is on none",
                     [this] { return commands_.register_here(); });
     add_with_target(app_, "unregister", "Gives a stopped target free for another host",

@@ -36,6 +36,8 @@ void read_target(Target& target, json const& object) {
   target.address = object.at("address").get<std::string>();
   target.port = object.at("port").get<std::uint16_t>();
   target.should_run = object.at("running").get<bool>();
+  target.may_move = object.value("failover", false);
+  target.device = object.value("device", "");
   target.incoming = object.at("incoming").get<std::vector<std::string>>();
   target.outgoing = object.at("outgoing").get<std::string>();
   target.allowed = object.at("allowed").get<std::vector<std::string>>();
@@ -120,6 +122,14 @@ Outcome<void> check_allowed(std::string const& initiator) {
   return bad("bad initiator '" + initiator + "': give its name (iqn....) or its address");
 }
 
+Outcome<void> check_device(std::string const& device) {
+  constexpr std::size_t device_bytes_max = 15;
+  if (device.size() <= device_bytes_max && is_all_of(device, "-._@") && device.front() != '-') {
+    return success();
+  }
+  return bad("bad device '" + device + "': give the name of a network device, such as eth0");
+}
+
 std::string lun_property(unsigned number) {
   return std::string(lun_prefix) + std::to_string(number);
 }
@@ -128,6 +138,7 @@ Properties to_properties(Target const& target) {
   Properties properties;
   properties["target"] = json{{"address", target.address},    {"port", target.port},
                               {"running", target.should_run}, {"incoming", target.incoming},
+                              {"failover", target.may_move},  {"device", target.device},
                               {"outgoing", target.outgoing},  {"allowed", target.allowed}}
                              .dump();
   for (auto const& [number, lun] : target.luns) {

@@ -26,7 +26,10 @@ struct Target {
   std::string address;
   std::uint16_t port = iscsi_port;
   bool should_run = false;
-  std::string host;  // 16 hex digits of the host it is registered on; empty: on none
+  bool may_move = false;  // pstorage-iscsid of another host may take it over
+  std::string device;     // network device that gets the address with the target; empty: none
+  std::string host;       // 16 hex digits of the host it is registered on; empty: on none
+  std::string holder;     // who serves it (pstorage-iscsid), for people; empty: nobody
   std::map<unsigned, Lun> luns;
   std::vector<std::string> incoming;  // CHAP accounts that initiators log in with; empty: no CHAP
   std::string outgoing;               // CHAP account that the target proves (mutual)
@@ -48,6 +51,9 @@ Outcome<void> check_user(std::string const& user);
 Outcome<void> check_secret(std::string const& secret);
 /// An initiator's name (iqn., eui., naa.) or an address. Errors: bad_request.
 Outcome<void> check_allowed(std::string const& initiator);
+
+/// A network device's name: up to 15 of what they consist of. Errors: bad_request.
+Outcome<void> check_device(std::string const& device);
 
 /// Properties of the target's directory in the cluster: "target", and "lun.N" for each LUN.
 using Properties = std::map<std::string, std::string>;

@@ -18,6 +18,14 @@ TEST(Lun_options, Are_read_and_checked) {
   EXPECT_EQ(options.value().patience_seconds, 5u);
   EXPECT_EQ(options.value().reservations_path, "/run/x");
   EXPECT_TRUE(options.value().is_read_only);
+  auto const in_a_volume =
+      parse_lun_options(std::string("size=512;uuid=") + uuid +
+                        ";reservations-uri=nbd+unix:///r/u?socket=/run/nbd.sock");
+  ASSERT_TRUE(in_a_volume.has_value());
+  EXPECT_EQ(in_a_volume.value().reservations_uri, "nbd+unix:///r/u?socket=/run/nbd.sock");
+  EXPECT_FALSE(parse_lun_options(std::string("size=512;uuid=") + uuid +
+                                 ";reservations=/x;reservations-uri=nbd+unix:///r")
+                   .has_value());
   for (auto const* const bad :
        {"", "size=1024", "uuid=6a1f0f4e-2f0b-4f0e-9b53-0d2f3c0a9d11", "size=1000;uuid=x",
         "size=-512", "size=99999999999999999999", "colour=red", "size=512;patience=0"}) {

@@ -35,11 +35,12 @@ def free_port():
 class Gateway:
     """One tgtd with one target. `luns`: LUN -> (NBD URI, bytes); they come back after restart()."""
 
-    def __init__(self, luns, patience=20):
+    def __init__(self, luns, patience=20, reservations_uri=None):
         self.directory = tempfile.TemporaryDirectory(prefix="pstorage-gateway-")
         self.luns = dict(luns)
         self.uuids = {lun: str(uuid.uuid4()) for lun in luns}
         self.patience = patience
+        self.reservations_uri = reservations_uri  # instead of a file of this gateway
         self.port = free_port()
         self.control = random.randrange(1, 30000)
         self.environment = dict(os.environ,
@@ -70,8 +71,9 @@ class Gateway:
 
     def add(self, lun):
         uri, size = self.luns[lun]
-        options = (f"size={size};uuid={self.uuids[lun]};patience={self.patience};"
-                   f"reservations={self.directory.name}/reservations.{lun}")
+        kept = (f"reservations-uri={self.reservations_uri}" if self.reservations_uri else
+                f"reservations={self.directory.name}/reservations.{lun}")
+        options = f"size={size};uuid={self.uuids[lun]};patience={self.patience};{kept}"
         self.adm("--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", str(lun),
                  "--bstype", "pstorage", "--backing-store", uri, "--bsopts", options)
 

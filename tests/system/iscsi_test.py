@@ -62,6 +62,31 @@ def reservations_survive_login_and_death():
         check(target.do("b", "write", 5, 2) == ["GOOD"], "b is refused what it holds")
 
 
+def reservations_follow_the_lun_to_another_gateway():
+    with cluster(cs=3, replicas="3:2") as one:
+        one.volume("v", "64M")
+        one.volume("reservations", "1M")
+
+        def serve():
+            return gateway({1: (one.uri("v"), 64 * MIB)}, reservations_uri=one.uri("reservations"))
+
+        with serve() as target:
+            check(target.do("a", "register", 0, 11) == ["GOOD"], "a cannot register")
+            check(target.do("b", "register", 0, 22) == ["GOOD"], "b cannot register")
+            check(target.do("a", "reserve", 11, 1) == ["GOOD"], "a cannot reserve")
+            one.kill("nbd")  # the whole gateway host is gone
+            target.kill()
+        one.start("nbd")  # another one; it gets the volumes when the first one's session has ended
+        for name in ("v", "reservations"):
+            one.connect(name).shutdown()
+        with serve() as target:
+            check(target.do("c", "keys") == ["11", "22"], "the keys are others")
+            check(target.do("b", "write", 5, 99) == ["RESERVATION CONFLICT"], "b is let in")
+            check(target.do("a", "write", 5, 77) == ["GOOD"], "the holder is refused")
+            check(target.do("b", "preempt", 22, 11, 1) == ["GOOD"], "b cannot preempt")
+            check(target.do("a", "write", 5, 1) == ["RESERVATION CONFLICT"], "a is not fenced")
+
+
 def a_lun_grows_under_its_initiators():
     with nbdkit(64 * MIB) as server, gateway({1: (server.uri, 64 * MIB)}) as target:
         load = target.start_load("stamp", 4096, 8, 2, 4)
@@ -218,6 +243,7 @@ def nbdkit(size):
 if __name__ == "__main__":
     require()
     main(two_initiators_count_up_with_compare_and_write, reservations_survive_login_and_death,
+         reservations_follow_the_lun_to_another_gateway,
          a_frozen_server_stops_nobody_else, without_a_server_commands_are_not_ready_and_never_fail,
          a_lun_grows_under_its_initiators, the_command_makes_serves_and_deletes_targets,
          stamped_blocks_survive_kills_of_tgtd_and_of_the_nbd_server)
