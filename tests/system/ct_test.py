@@ -1,9 +1,10 @@
 #!/usr/bin/python3
 """pstorage-ct: a container volume from its making to its end, over the disk view and a loop device;
-its mount is killed, another one is refused while it is in use."""
+its mount is killed, another one is refused while it is in use, a Debian runs in it."""
 import errno
 import json
 import os
+import shutil
 import sys
 import time
 
@@ -42,6 +43,33 @@ def make_template(one):
     for folder in ("proc", "bin", "lost+found"):
         os.mkdir(os.path.join(template, folder))
     return template
+
+
+# A Debian that can run a shell; what these depend on is among them.
+ROOTFS_PACKAGES = ("base-files", "bash", "coreutils", "dash", "grep", "hostname", "libacl1",
+                   "libattr1", "libc-bin", "libc6", "libgmp10", "libpcre2-8-0", "libselinux1",
+                   "libtinfo6", "mount", "sed", "util-linux")
+ROOTFS_WITHOUT = ("/usr/share/doc", "/usr/share/info", "/usr/share/locale", "/usr/share/man")
+
+
+def make_rootfs(one):
+    """A tar archive of the files that Debian's packages have put on this host: no network."""
+    root = os.path.join(one.directory, "rootfs")
+    for folder in ("bin", "lib", "lib64", "sbin"):
+        os.makedirs(os.path.join(root, "usr", folder))
+        os.symlink(f"usr/{folder}", os.path.join(root, folder))
+    _, text = run("dpkg-query", "--listfiles", *ROOTFS_PACKAGES)
+    listing = os.path.join(one.directory, "rootfs.list")
+    with open(listing, "w", encoding="utf-8") as file:
+        for name in dict.fromkeys(text.split("\n")):
+            if name.startswith("/") and name != "/." and not name.startswith(ROOTFS_WITHOUT):
+                file.write(name[1:] + "\n")
+    archive = os.path.join(one.directory, "rootfs.tar")
+    run("tar", "-C", "/", "--no-recursion", "-cf", archive, "-T", listing)
+    run("tar", "-C", root, "--keep-directory-symlink", "-xf", archive)
+    run("tar", "-C", root, "-cf", archive, ".")
+    shutil.rmtree(root)
+    return archive
 
 
 def made_filled_and_used(ct, mnt, template):
@@ -132,6 +160,43 @@ def a_volume_for_a_while(ct):
     check(code == 1 and "already" in text, text)
 
 
+def a_debian_runs_in_it(ct):
+    ct("create", "201", "-s", "1G", "--template", make_rootfs(ct.one))
+    ct("mount", "201", "-m", ct.root)
+    script = "cat /etc/debian_version && echo pid $$ && hostname && echo made >/made && sync"
+    with open("/etc/debian_version", encoding="ascii") as file:
+        version = file.read().strip()
+    _, text = run("unshare", "-m", "-p", "-f", "-u", "chroot", ct.root, "/bin/bash", "-c",
+                  f"hostname ct201 && {script}")
+    check(text.split() == [version, "pid", "1", "ct201"], f"under unshare: {text}")
+    check(os.path.getsize(os.path.join(ct.root, "made")) == 5, "what it wrote")
+    os.unlink(os.path.join(ct.root, "made"))
+    if shutil.which("runc"):
+        in_runc(ct, script, version)
+    else:
+        print("  runc is not installed: not tried", flush=True)
+    ct("umount", "201")
+    ct("destroy", "201")
+
+
+def in_runc(ct, script, version):
+    bundle = os.path.join(ct.one.directory, "bundle")
+    os.mkdir(bundle)
+    run("runc", "spec", "--bundle", bundle)
+    path = os.path.join(bundle, "config.json")
+    with open(path, encoding="utf-8") as file:
+        config = json.load(file)
+    config["process"]["terminal"] = False
+    config["process"]["args"] = ["/bin/bash", "-c", script]
+    config["root"] = {"path": ct.root, "readonly": False}
+    config["hostname"] = "ct201"
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(config, file)
+    _, text = run("runc", "run", "--bundle", bundle, f"ct201-{os.getpid()}")
+    check(text.split() == [version, "pid", "1", "ct201"], f"under runc: {text}")
+    check(os.path.getsize(os.path.join(ct.root, "made")) == 5, "what it wrote under runc")
+
+
 def grown_and_killed(ct, mnt):
     ct("set", "101", "--diskspace", "12G", "--save")
     # What it was before it grew comes back, but with the size that was saved.
@@ -166,6 +231,7 @@ def life_of_a_container():
             made_filled_and_used(ct, mnt, make_template(one))
             snapshots_and_clones(ct, mnt)
             a_volume_for_a_while(ct)
+            a_debian_runs_in_it(ct)
             grown_and_killed(ct, mnt)
         finally:
             ct.clear()
