@@ -2,7 +2,6 @@
 
 #include <stdlib.h>
 
-#include <charconv>
 #include <filesystem>
 
 #include "blockdev/ct/container_disk.h"
@@ -12,7 +11,6 @@
 namespace pstorage::ct {
 namespace {
 
-constexpr char const* private_root = "/volumes/private";
 // Containers that are being made: what a crash leaves goes with the next one of that id.
 constexpr char const* new_root = "/volumes/private.new";
 constexpr char const* disk_name = "root.hdd";
@@ -83,13 +81,14 @@ std::string Containers::now() const { return volume::utc_text(session_.wall_ms()
 // ------------------------------------------------------------------ making, removing
 
 Outcome<void> Containers::must_be_new(std::string const& id) {
-  proto::Mds_request request;
-  request.mutable_lookup()->set_path(directory_of(id));
-  auto const found = session_.call(std::move(request));
+  auto const found = work_.look_up(disk_of(id));
   if (found.has_value())
     return failure(Errc::exists, "there is a container '" + id + "' already: choose another id");
   if (errc_of(found.error().code) != Errc::not_found) return found.error();
-  return success();
+  // Without a disk: a register or unregister that died has left it.
+  auto const removed = remove_directory(directory_of(id));
+  bool const is_gone = removed.has_value() || errc_of(removed.error().code) == Errc::not_found;
+  return is_gone ? success() : removed;
 }
 
 Outcome<void> Containers::remove_directory(std::string const& path) {
@@ -146,7 +145,26 @@ Outcome<void> Containers::create(New_container const& container) {
 
 Outcome<void> Containers::destroy(std::string const& id) {
   PS_CHECK(refuse_mounted(id, "destroy"));
+  PS_CHECK(refuse_mounted_snapshot(id, {}));
   PS_CHECK(work_.remove(disk_of(id), true));
+  return remove_directory(directory_of(id));
+}
+
+Outcome<void> Containers::register_volume(volume::Volume_name const& name, std::string const& id) {
+  PS_CHECK(must_be_new(id));
+  PS_TRY(auto const file, work_.look_up(name));
+  if (!file.properties().contains(volume::format_property))
+    return failure(Errc::refused, "'" + name.name +
+                                      "' is not a ploop volume: 'pstorage volume import' makes one "
+                                      "of an image");
+  return work_.rename(name, disk_of(id));
+}
+
+Outcome<void> Containers::unregister(std::string const& id, volume::Volume_name const& name) {
+  PS_TRY(auto const found, state(id));
+  PS_CHECK(refuse_mounted(found.id, "unregister"));
+  PS_CHECK(refuse_mounted_snapshot(id, {}));
+  PS_CHECK(work_.rename(disk_of(id), name));
   return remove_directory(directory_of(id));
 }
 
@@ -175,86 +193,7 @@ Outcome<void> Containers::clone(std::string const& id, std::string const& copy, 
   return give_name(whole, copy);
 }
 
-// ------------------------------------------------------------------ what there is
-
-Outcome<Container_state> Containers::state(std::string const& id) {
-  auto const looked = work_.look_up(disk_of(id));
-  if (looked.has_error()) {
-    if (errc_of(looked.error().code) == Errc::not_found)
-      return failure(Errc::not_found, "there is no container '" + id + "'");
-    return looked.error();
-  }
-  Container_state result;
-  result.id = id;
-  auto const& properties = looked.value().properties();
-  if (auto const size = properties.find(volume::size_property); size != properties.end())
-    std::from_chars(size->second.data(), size->second.data() + size->second.size(),
-                    result.size_bytes);
-  proto::Mds_request request;
-  request.mutable_lookup()->set_path(disk_of(id).path() + "/" + volume::descriptor_file);
-  PS_TRY(auto const descriptor, session_.call(std::move(request)));
-  result.holder = descriptor.file().holder();
-  auto const ending = "/.disks/" + disk_of(id).name;
-  for (auto const& device : loop_devices()) {
-    if (!device.backing_file.ends_with(ending)) continue;
-    result.device = device.path;
-    std::error_code error;
-    result.is_dead = !std::filesystem::exists(device.backing_file, error);
-    auto const mounts = find_mounts(read_text("/proc/self/mounts"), device.path);
-    if (!mounts.empty()) result.mounted = mounts.front();
-  }
-  return result;
-}
-
-Outcome<std::vector<Container_state>> Containers::list() {
-  proto::Mds_request request;
-  request.mutable_list_directory()->set_path(private_root);
-  auto const answer = session_.call(std::move(request));
-  std::vector<Container_state> states;
-  if (answer.has_error()) {
-    if (errc_of(answer.error().code) == Errc::not_found) return states;
-    return answer.error();
-  }
-  for (auto const& file : answer.value().files().files()) {
-    if (file.name().starts_with('.')) continue;
-    auto one = state(file.name());
-    if (one.has_value()) states.push_back(std::move(one).value());
-  }
-  return states;
-}
-
-Outcome<void> Containers::refuse_mounted(std::string const& id, std::string const& what) {
-  PS_TRY(auto const now_state, state(id));
-  if (now_state.device.empty()) return success();
-  return failure(Errc::busy, "container '" + id + "' is mounted here: 'pstorage-ct umount " + id +
-                                 "' before you " + what + " it");
-}
-
-// ------------------------------------------------------------------ mounting
-
-Outcome<std::string> Containers::view_file(std::string const& id) {
-  auto const mount = find_cluster_mount(read_text("/proc/self/mounts"), cluster_);
-  if (mount.empty())
-    return failure(Errc::refused, "the cluster is not mounted here: 'pstorage-mount -c " +
-                                      cluster_ + " /mnt/" + cluster_ + "' first");
-  return mount + "/.disks/" + disk_of(id).name;
-}
-
-Outcome<std::string> Containers::attach(std::string const& id, bool read_only) {
-  PS_TRY(auto const file, view_file(id));
-  std::vector<std::string> command = {"losetup", "--find", "--show", "--direct-io=on"};
-  if (read_only) command.push_back("--read-only");
-  command.push_back(file);
-  std::string output;
-  PS_TRY(int const code, run_status(command, output));
-  if (code != 0) {
-    PS_TRY(auto const now_state, state(id));
-    if (!now_state.holder.empty())
-      return failure(Errc::busy, "container '" + id + "' is in use by " + now_state.holder);
-    return failure(Errc::io_error, "losetup failed: " + output.substr(0, output.find('\n')));
-  }
-  return output.substr(0, output.find('\n'));
-}
+// ------------------------------------------------------------------ size, snapshots
 
 class Containers::Attached {
  public:
@@ -272,55 +211,6 @@ class Containers::Attached {
   std::string const device_;
 };
 
-Outcome<void> Containers::mount(std::string const& id, std::string const& directory,
-                                bool read_only) {
-  PS_TRY(auto const before, state(id));
-  if (!before.mounted.empty())
-    return failure(Errc::busy, "container '" + id + "' is mounted on " + before.mounted);
-  if (before.is_dead)
-    return failure(Errc::refused, "container '" + id +
-                                      "' has a dead device here: 'pstorage-ct "
-                                      "status " +
-                                      id + " --repair' first");
-  std::error_code error;
-  std::filesystem::create_directories(directory, error);
-  PS_TRY(auto const device, attach(id, read_only));
-  auto const mounted =
-      run({"mount", "-t", "ext4", "-o", read_only ? "ro" : "rw", device, directory});
-  if (mounted.has_value()) return success();
-  std::string output;
-  PS_CHECK(run_status({"losetup", "--detach", device}, output));
-  return mounted.error();
-}
-
-Outcome<void> Containers::unmount(std::string const& id, bool force) {
-  PS_TRY(auto const before, state(id));
-  if (before.device.empty())
-    return failure(Errc::refused, "container '" + id + "' is not mounted here");
-  if (before.is_dead) {
-    if (force) {
-      PS_CHECK(repair(id));
-      return success();
-    }
-    return failure(Errc::refused, "the mount of container '" + id +
-                                      "' is dead: 'pstorage-ct umount -f " + id + "'");
-  }
-  if (!before.mounted.empty()) PS_CHECK(run({"umount", before.mounted}));
-  PS_CHECK(run({"losetup", "--detach", before.device}));
-  return success();
-}
-
-Outcome<bool> Containers::repair(std::string const& id) {
-  PS_TRY(auto const before, state(id));
-  if (before.device.empty() || !before.is_dead) return false;
-  for (auto const& place : find_mounts(read_text("/proc/self/mounts"), before.device))
-    PS_CHECK(run({"umount", "--lazy", place}));
-  PS_CHECK(run({"losetup", "--detach", before.device}));
-  return true;
-}
-
-// ------------------------------------------------------------------ size, snapshots
-
 Outcome<void> Containers::resize(std::string const& id, std::uint64_t size_bytes) {
   PS_TRY(auto const before, state(id));
   if (size_bytes == before.size_bytes) return success();
@@ -335,18 +225,24 @@ Outcome<void> Containers::resize(std::string const& id, std::uint64_t size_bytes
     return success();
   }
   if (grows) PS_CHECK(work_.resize(disk_of(id), size_bytes, false));
+  std::string holder;
   {
-    PS_TRY(auto const device, attach(id, false));
+    PS_TRY(auto const device, attach(id, {}, false));
     Attached const attached(device);
-    std::string output;
-    PS_TRY(int const checked, run_status({"e2fsck", "-f", "-p", device}, output));
-    if (checked > 1)
-      return failure(Errc::corrupt, "e2fsck finds faults it cannot repair: " + output);
-    std::vector<std::string> command = {"resize2fs", device};
-    if (!grows) command.push_back(std::to_string(size_bytes / 1024) + "K");
-    PS_CHECK(run(command));
+    PS_TRY(holder, holder_of(id));
+    PS_CHECK(resize_file_system(device, size_bytes));
   }
+  PS_CHECK(await_release(id, holder));
   if (!grows) PS_CHECK(work_.resize(disk_of(id), size_bytes, true));
+  return success();
+}
+
+Outcome<void> Containers::save_size(std::string const& id, std::uint64_t size_bytes) {
+  proto::Mds_request request;
+  auto& set = *request.mutable_set_attributes();
+  set.set_path(disk_of(id).path());
+  (*set.mutable_properties())[saved_size_property] = std::to_string(size_bytes);
+  PS_CHECK(session_.call(std::move(request)));
   return success();
 }
 
@@ -365,12 +261,31 @@ Outcome<ploop::Descriptor> Containers::snapshots(std::string const& id) {
 
 Outcome<void> Containers::switch_to(std::string const& id, std::string const& snapshot) {
   PS_CHECK(refuse_mounted(id, "switch"));
+  PS_CHECK(refuse_mounted_snapshot(id, {}));
   return work_.roll_back({disk_of(id).name, snapshot});
 }
 
 Outcome<void> Containers::remove_snapshot(std::string const& id, std::string const& snapshot) {
   PS_CHECK(refuse_mounted(id, "change the snapshots of"));
+  PS_CHECK(refuse_mounted_snapshot(id, {}));
   return work_.remove_snapshot({disk_of(id).name, snapshot}, {});
+}
+
+Outcome<void> Containers::mount_snapshot(std::string const& id, std::string const& snapshot,
+                                         std::string const& directory) {
+  PS_TRY(auto const before, state(id));
+  PS_CHECK(refuse_mounted_snapshot(id, snapshot));
+  PS_TRY(auto const device, attach(id, snapshot, true));
+  // Taken while it was mounted on another host it may have a journal to replay: nothing is written.
+  return mount_device(device, directory, "ro,noload");
+}
+
+Outcome<void> Containers::unmount_snapshot(std::string const& id, std::string const& snapshot) {
+  PS_TRY(auto const before, state(id));
+  for (auto const& one : before.snapshots)
+    if (one.name == snapshot) return detach(one.device, one.mounted);
+  return failure(Errc::refused,
+                 "snapshot '" + snapshot + "' of container '" + id + "' is not mounted here");
 }
 
 Outcome<std::pair<std::uint64_t, std::uint64_t>> Containers::compact(std::string const& id) {

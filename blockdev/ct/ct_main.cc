@@ -28,17 +28,28 @@ struct Options {
   bool repair = false;
   bool read_only = false;
   bool linked = false;
+  bool saves = false;
 };
 
 using Work = std::function<Outcome<void>(Containers&)>;
 
 std::string root_of(Options const& options) {
-  return options.directory.empty() ? "/vz/root/" + options.id : options.directory;
+  auto const name = options.other.empty() ? options.id : options.id + "@" + options.other;
+  return options.directory.empty() ? "/vz/root/" + name : options.directory;
 }
 
 nlohmann::json to_json(Container_state const& state) {
-  return {{"id", state.id},           {"size", state.size_bytes}, {"device", state.device},
-          {"mounted", state.mounted}, {"dead", state.is_dead},    {"holder", state.holder}};
+  auto snapshots = nlohmann::json::array();
+  for (auto const& one : state.snapshots)
+    snapshots.push_back({{"name", one.name}, {"device", one.device}, {"mounted", one.mounted}});
+  return {{"id", state.id},
+          {"size", state.size_bytes},
+          {"saved_size", state.saved_size_bytes},
+          {"device", state.device},
+          {"mounted", state.mounted},
+          {"dead", state.is_dead},
+          {"holder", state.holder},
+          {"snapshots", std::move(snapshots)}};
 }
 
 char const* state_word(Container_state const& state) {
@@ -153,6 +164,7 @@ class Program {
     create->add_option("--fs", options_.file_system, "File system")->check(CLI::IsMember({"ext4"}));
     add("destroy", "Delete a container and its data", true,
         [this](Containers& all) { return all.destroy(options_.id); });
+    add_names();
     auto* const clone =
         add("clone", "Copy a container", true, [this](Containers& all) -> Outcome<void> {
           PS_TRY(auto const copy, check_id(options_.other));
@@ -165,6 +177,24 @@ class Program {
       print_states(states, options_.json);
       return success();
     });
+  }
+
+  void add_names() {
+    auto* const enter = app_.add_subcommand("register", "Make a volume a container")->fallthrough();
+    enter->add_option("VOLUME", options_.other, "Volume with an ext4 file system")->required();
+    enter->add_option("CTID", options_.id, "Container")->required();
+    enter->callback([this] {
+      work_ = [this](Containers& all) -> Outcome<void> {
+        PS_TRY(auto const name, volume::parse_plain_name(options_.other));
+        return all.register_volume(name, options_.id);
+      };
+    });
+    auto* const leave = add("unregister", "Make a container a volume again", true,
+                            [this](Containers& all) -> Outcome<void> {
+                              PS_TRY(auto const name, volume::parse_plain_name(options_.other));
+                              return all.unregister(options_.id, name);
+                            });
+    leave->add_option("VOLUME", options_.other, "Name of the volume")->required();
   }
 
   void add_use() {
@@ -184,9 +214,11 @@ class Program {
     auto* const set =
         add("set", "Change a container", true, [this](Containers& all) -> Outcome<void> {
           PS_TRY(auto const size, size_of(options_.size));
-          return all.resize(options_.id, size);
+          PS_CHECK(all.resize(options_.id, size));
+          return options_.saves ? all.save_size(options_.id, size) : success();
         });
     set->add_option("--diskspace", options_.size, "New size")->required();
+    set->add_flag("--save", options_.saves, "Every later mount brings it to this size");
     add("compact", "Give back what the file system does not use", true,
         [this](Containers& all) { return compact(all, options_); });
   }
@@ -206,6 +238,16 @@ class Program {
       return all.remove_snapshot(options_.id, options_.other);
     });
     remove->add_option("SNAPSHOT", options_.other, "Name or UUID")->required();
+    auto* const mount =
+        add("snapshot-mount", "Mount a snapshot, read-only", true, [this](Containers& all) {
+          return all.mount_snapshot(options_.id, options_.other, root_of(options_));
+        });
+    mount->add_option("SNAPSHOT", options_.other, "Name or UUID")->required();
+    mount->add_option("-m,--mount-point", options_.directory, "Directory (/vz/root/CTID@SNAPSHOT)");
+    auto* const unmount = add("snapshot-umount", "Unmount it", true, [this](Containers& all) {
+      return all.unmount_snapshot(options_.id, options_.other);
+    });
+    unmount->add_option("SNAPSHOT", options_.other, "As it was mounted")->required();
   }
 
   CLI::App& app_;

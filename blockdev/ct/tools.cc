@@ -4,9 +4,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+
+#include "core/bytes.h"
 
 namespace pstorage::ct {
 namespace {
@@ -91,6 +94,32 @@ Outcome<std::string> run(std::vector<std::string> const& command) {
   PS_TRY(int const code, run_status(command, output));
   if (code != 0) return failure(Errc::io_error, command[0] + " failed: " + last_line(output));
   return output;
+}
+
+Outcome<std::uint64_t> file_system_bytes(std::string const& device) {
+  // ext4's super block, as in the kernel's Documentation/filesystems/ext4/super.rst.
+  constexpr std::streamoff super_block = 1024;
+  constexpr std::size_t blocks_low = 4, block_size_log = 24, magic = 56, blocks_high = 0x150;
+  constexpr std::uint16_t ext4_magic = 0xef53;
+  constexpr std::uint32_t block_size_log_max = 6;
+  std::array<std::byte, 1024> block = {};
+  std::ifstream in(device, std::ios::binary);
+  in.seekg(super_block);
+  in.read(reinterpret_cast<char*>(block.data()), static_cast<std::streamsize>(block.size()));
+  auto const log = load_le<std::uint32_t>(block.data() + block_size_log);
+  if (!in || load_le<std::uint16_t>(block.data() + magic) != ext4_magic || log > block_size_log_max)
+    return failure(Errc::corrupt, "there is no ext4 file system on " + device);
+  auto const blocks = load_le<std::uint32_t>(block.data() + blocks_low) |
+                      std::uint64_t{load_le<std::uint32_t>(block.data() + blocks_high)} << 32;
+  return (blocks << log) * 1024;
+}
+
+Outcome<void> resize_file_system(std::string const& device, std::uint64_t size_bytes) {
+  std::string output;
+  PS_TRY(int const checked, run_status({"e2fsck", "-f", "-p", device}, output));
+  if (checked > 1) return failure(Errc::corrupt, "e2fsck finds faults it cannot repair: " + output);
+  PS_CHECK(run({"resize2fs", device, std::to_string(size_bytes / 1024) + "K"}));
+  return success();
 }
 
 std::string find_cluster_mount(std::string const& mounts, std::string const& cluster) {

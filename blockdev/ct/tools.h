@@ -16,6 +16,11 @@ Outcome<std::string> run(std::vector<std::string> const& command);
 /// As run(); the exit status instead of an error, unless it could not be started.
 Outcome<int> run_status(std::vector<std::string> const& command, std::string& output);
 
+/// Of the ext4 file system on a device that is not mounted. Errors: corrupt, when there is none.
+Outcome<std::uint64_t> file_system_bytes(std::string const& device);
+/// Checks it first; a multiple of its block size. Errors: corrupt, what e2fsck cannot repair.
+Outcome<void> resize_file_system(std::string const& device, std::uint64_t size_bytes);
+
 /// Where the cluster is mounted by pstorage-mount, empty when it is not. `mounts`:
 /// /proc/self/mounts.
 std::string find_cluster_mount(std::string const& mounts, std::string const& cluster);

@@ -47,7 +47,8 @@ bool Open_file::can_go() const {
 
 void Open_file::open(bool writes, Errno_done done) {
   lease_.add_user(writes);
-  with_lease(lease_.generation(), writes, [this, writes, done = std::move(done)](int why) {
+  // Whatever handles it had before: this one begins with the lease that is there then.
+  with_lease({}, writes, [this, writes, done = std::move(done)](int why) {
     if (why != 0) lease_.remove_user(writes, environment_.clock.now());
     done(why);
     if (why == 0) end_operation();
@@ -61,9 +62,9 @@ void Open_file::close(bool writes) {
   pump();
 }
 
-void Open_file::with_lease(std::uint32_t generation, bool writes, std::function<void(int)> go) {
+void Open_file::with_lease(Generation generation, bool writes, std::function<void(int)> go) {
   check_alive();
-  if (generation != lease_.generation()) return go(ESTALE);
+  if (is_dead(generation)) return go(ESTALE);
   if (waiting_.empty() && may_start(writes)) {
     lease_.start_operation();
     return go(0);
@@ -113,12 +114,12 @@ void Open_file::run_waiting() {
   if (std::exchange(running_waiting_, true)) return;
   for (std::size_t at = 0; at < waiting_.size();) {
     auto const& next = waiting_[at];
-    bool const is_dead = next.generation != lease_.generation();
-    if (!is_dead && !may_start(next.writes)) break;
+    bool const is_late = is_dead(next.generation);
+    if (!is_late && !may_start(next.writes)) break;
     auto go = std::move(waiting_[at].go);
     waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(at));
-    if (!is_dead) lease_.start_operation();
-    go(is_dead ? ESTALE : 0);
+    if (!is_late) lease_.start_operation();
+    go(is_late ? ESTALE : 0);
   }
   running_waiting_ = false;
 }

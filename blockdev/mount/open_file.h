@@ -82,13 +82,17 @@ class Open_file {
   void know(proto::File const& file) { known_ = file; }
 
  private:
+  using Generation = std::optional<std::uint32_t>;  // of a handle; none: one being opened
   struct Waiting {
     bool writes = false;
-    std::uint32_t generation = 0;
+    Generation generation;
     std::function<void(int)> go;
   };
 
-  void with_lease(std::uint32_t generation, bool writes, std::function<void(int)> go);
+  bool is_dead(Generation generation) const {
+    return generation && *generation != lease_.generation();
+  }
+  void with_lease(Generation generation, bool writes, std::function<void(int)> go);
   bool may_start(bool writes) const;
   void end_operation();
   void pump();

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 """pstorage-ct: a container volume from its making to its end, over the disk view and a loop device;
-its mount is killed, another one is refused while it is in use."""
+its mount is killed, another one is refused while it is in use, a Debian runs in it."""
 import errno
 import json
 import os
@@ -28,6 +28,9 @@ class Containers:
                 run("umount", "-l", one["mounted"], ok=False)
             if one["device"]:
                 run("losetup", "-d", one["device"], ok=False)
+            for snapshot in one["snapshots"]:
+                run("umount", "-l", snapshot["mounted"], ok=False)
+                run("losetup", "-d", snapshot["device"], ok=False)
 
 
 def make_template(one):
@@ -39,21 +42,52 @@ def make_template(one):
     os.symlink("etc/file1", os.path.join(template, "link"))
     for folder in ("proc", "bin", "lost+found"):
         os.mkdir(os.path.join(template, folder))
-    if os.path.exists("/bin/busybox"):
-        shutil.copy("/bin/busybox", os.path.join(template, "bin/busybox"))
     return template
 
 
+# A Debian that can run a shell; what these depend on is among them.
+ROOTFS_PACKAGES = ("base-files", "bash", "coreutils", "dash", "grep", "hostname", "libacl1",
+                   "libattr1", "libc-bin", "libc6", "libgmp10", "libpcre2-8-0", "libselinux1",
+                   "libtinfo6", "mount", "sed", "util-linux")
+ROOTFS_WITHOUT = ("/usr/share/doc", "/usr/share/info", "/usr/share/locale", "/usr/share/man")
+
+
+def make_rootfs(one):
+    """A tar archive of the files that Debian's packages have put on this host: no network."""
+    root = os.path.join(one.directory, "rootfs")
+    for folder in ("bin", "lib", "lib64", "sbin"):
+        os.makedirs(os.path.join(root, "usr", folder))
+        os.symlink(f"usr/{folder}", os.path.join(root, folder))
+    _, text = run("dpkg-query", "--listfiles", *ROOTFS_PACKAGES)
+    listing = os.path.join(one.directory, "rootfs.list")
+    with open(listing, "w", encoding="utf-8") as file:
+        for name in dict.fromkeys(text.split("\n")):
+            if name.startswith("/") and name != "/." and not name.startswith(ROOTFS_WITHOUT):
+                file.write(name[1:] + "\n")
+    archive = os.path.join(one.directory, "rootfs.tar")
+    run("tar", "-C", "/", "--no-recursion", "-cf", archive, "-T", listing)
+    run("tar", "-C", root, "--keep-directory-symlink", "-xf", archive)
+    run("tar", "-C", root, "-cf", archive, ".")
+    shutil.rmtree(root)
+    return archive
+
+
+def take_little(ct, template):
+    """How long it takes is printed only: blockdev/ct/README.md."""
+    for identity, size, more in (("100", "1T", ()), ("101", "10G", ("--template", template))):
+        begin = time.monotonic()
+        ct("create", identity, "-s", size, *more)
+        seconds = time.monotonic() - begin
+        volume = f"private/{identity}/root.hdd"
+        usage, = json.loads(ct.one.pstorage("-q", "volume", "du", "--json", volume))
+        allocated = usage["allocated_bytes"]
+        print(f"  {size} created in {seconds:.1f} s, {allocated >> 20} MiB allocated", flush=True)
+        check(allocated < 32 << 20, f"an almost empty container takes {allocated} bytes")
+    ct("destroy", "100")
+
+
 def made_filled_and_used(ct, mnt, template):
-    begin = time.monotonic()
-    ct("create", "101", "-s", "10G", "--template", template)
-    seconds = time.monotonic() - begin
-    volume = "private/101/root.hdd"
-    usage = json.loads(ct.one.pstorage("-q", "volume", "du", "--json", volume))
-    usage = usage[0] if isinstance(usage, list) else usage
-    allocated = next(value for key, value in usage.items() if "allocated" in key)
-    print(f"  10G created in {seconds:.1f} s, {allocated >> 20} MiB allocated", flush=True)
-    check(allocated < 32 << 20, f"an almost empty container takes {allocated} bytes")
+    take_little(ct, template)
     check("101 exist unmounted" in ct("status", "101")[1], "status before")
     code, text = ct("create", "101", "-s", "1G", ok=False)
     check(code == 1 and "already" in text, text)
@@ -68,9 +102,6 @@ def made_filled_and_used(ct, mnt, template):
     run("sync", "-f", ct.root)
     back = json.loads(ct("--json", "compact", "101")[1])
     check(back["returned"] > 35 << 20, f"compact gave back {back}")
-    if os.path.exists(os.path.join(ct.root, "bin/busybox")):
-        _, text = run("unshare", "-m", "-p", "-f", "chroot", ct.root, "/bin/busybox", "echo", "alive")
-        check("alive" in text, "a process in the container")
     with mounted(ct.one, "other") as other:
         fails_with(errno.EBUSY, "a second user of the volume", open,
                    other / ".disks/private/101/root.hdd", "rb")
@@ -91,7 +122,7 @@ def snapshots_and_clones(ct, mnt):
     run("e2fsck", "-f", "-n", mnt / ".disks/private/101/root.hdd@monday")
     code, text = ct("snapshot-switch", "101", "monday", ok=False)
     check(code == 1 and "umount" in text, f"switch while mounted: {text}")
-    ct("umount", "101")
+    looked_at(ct, path)
     ct("clone", "--linked", "101", "102")
     ct("snapshot-switch", "101", "monday")
     for identity, expected in (("101", "before"), ("102", "after")):
@@ -103,8 +134,79 @@ def snapshots_and_clones(ct, mnt):
     check("102" not in ct("list")[1], "destroyed")
 
 
+def looked_at(ct, path):
+    """A snapshot mounted beside its container."""
+    old = ct.root + "-old"
+    ct("snapshot-mount", "101", "monday", "-m", old)
+    with open(os.path.join(old, "state"), encoding="ascii") as file:
+        check(file.read() == "before", "the snapshot's content")
+    with open(path, encoding="ascii") as file:
+        check(file.read() == "after", "the container's content")
+    fails_with(errno.EROFS, "writing to a snapshot", open, os.path.join(old, "new"), "wb")
+    state = json.loads(ct("--json", "status", "101")[1])
+    check([one["mounted"] for one in state["snapshots"]] == [old], f"{state}")
+    ct("umount", "101")
+    for command in (("snapshot-delete", "101", "monday"), ("destroy", "101"),
+                    ("snapshot-switch", "101", "monday"), ("unregister", "101", "vm101")):
+        code, text = ct(*command, ok=False)
+        check(code == 1 and "snapshot-umount 101 monday" in text, f"{command}: {text}")
+    ct("snapshot-umount", "101", "monday")
+    code, text = ct("snapshot-umount", "101", "monday", ok=False)
+    check(code == 1 and "not mounted here" in text, text)
+
+
+def a_volume_for_a_while(ct):
+    code, text = ct("register", "nothing", "103", ok=False)
+    check(code == 1 and "nothing" in text, text)
+    ct("unregister", "101", "group/vm101")
+    check("101" not in [one["id"] for one in json.loads(ct("--json", "list")[1])], "unregistered")
+    check("group/vm101" in ct.one.pstorage("-q", "volume", "ls"), "not among the volumes")
+    ct("register", "group/vm101", "101")
+    code, text = ct("register", "group/vm101", "101", ok=False)
+    check(code == 1 and "already" in text, text)
+
+
+def a_debian_runs_in_it(ct):
+    ct("create", "201", "-s", "1G", "--template", make_rootfs(ct.one))
+    ct("mount", "201", "-m", ct.root)
+    script = "cat /etc/debian_version && echo pid $$ && hostname && echo made >/made && sync"
+    with open("/etc/debian_version", encoding="ascii") as file:
+        version = file.read().strip()
+    _, text = run("unshare", "-m", "-p", "-f", "-u", "chroot", ct.root, "/bin/bash", "-c",
+                  f"hostname ct201 && {script}")
+    check(text.split() == [version, "pid", "1", "ct201"], f"under unshare: {text}")
+    check(os.path.getsize(os.path.join(ct.root, "made")) == 5, "what it wrote")
+    os.unlink(os.path.join(ct.root, "made"))
+    if shutil.which("runc"):
+        in_runc(ct, script, version)
+    else:
+        print("  runc is not installed: not tried", flush=True)
+    ct("umount", "201")
+    ct("destroy", "201")
+
+
+def in_runc(ct, script, version):
+    bundle = os.path.join(ct.one.directory, "bundle")
+    os.mkdir(bundle)
+    run("runc", "spec", "--bundle", bundle)
+    path = os.path.join(bundle, "config.json")
+    with open(path, encoding="utf-8") as file:
+        config = json.load(file)
+    config["process"]["terminal"] = False
+    config["process"]["args"] = ["/bin/bash", "-c", script]
+    config["root"] = {"path": ct.root, "readonly": False}
+    config["hostname"] = "ct201"
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(config, file)
+    _, text = run("runc", "run", "--bundle", bundle, f"ct201-{os.getpid()}")
+    check(text.split() == [version, "pid", "1", "ct201"], f"under runc: {text}")
+    check(os.path.getsize(os.path.join(ct.root, "made")) == 5, "what it wrote under runc")
+
+
 def grown_and_killed(ct, mnt):
-    ct("set", "101", "--diskspace", "12G")
+    ct("set", "101", "--diskspace", "12G", "--save")
+    # What it was before it grew comes back, but with the size that was saved.
+    ct("snapshot-switch", "101", "monday")
     ct("mount", "101", "-m", ct.root)
     size = os.statvfs(ct.root)
     check(size.f_blocks * size.f_frsize > 11 << 30, f"size after growing: {size}")
@@ -134,6 +236,8 @@ def life_of_a_container():
         try:
             made_filled_and_used(ct, mnt, make_template(one))
             snapshots_and_clones(ct, mnt)
+            a_volume_for_a_while(ct)
+            a_debian_runs_in_it(ct)
             grown_and_killed(ct, mnt)
         finally:
             ct.clear()

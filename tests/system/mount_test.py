@@ -388,6 +388,40 @@ def like_any_file_system():
 
 # ---------------------------------------------------------------- two hosts
 
+def mount_process(hosts, number):
+    mounts = [int(pid) for pid in run("ip", "netns", "pids", hosts.names[number])[1].split()
+              if os.path.basename(os.readlink(f"/proc/{pid}/exe")) == "pstorage-mount"]
+    check(len(mounts) == 1, f"mounts of host {number}: {mounts}")
+    return mounts[0]
+
+
+def waits_for_fuse(pid):
+    with open(f"/proc/{pid}/wchan", encoding="ascii") as file:
+        return file.read() == "request_wait_answer"
+
+
+def a_reader_stands_still(hosts, shell, mnt):
+    """It loses its share without hearing of it: what is opened afterwards is what a writer left."""
+    def start(script):
+        return subprocess.Popen(["nsenter", "-t", str(hosts.keepers[1]), "-n", "-m", "sh", "-c",
+                                 script], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    keeper = start(f"exec 3< {mnt[1]}/test; cat <&3 >/dev/null; echo ready; exec sleep 60")
+    check(keeper.stdout.readline() == "ready\n", "the reader of host 1")
+    mount = mount_process(hosts, 1)
+    os.kill(mount, signal.SIGSTOP)
+    try:
+        until(lambda: shell(2, f"echo late >> {mnt[2]}/test", ok=False)[0] == 0, "a writer")
+        reader = start(f"exec cat {mnt[1]}/test")
+        until(lambda: waits_for_fuse(reader.pid), "the open is on its way")
+    finally:
+        os.kill(mount, signal.SIGCONT)
+    text, _ = reader.communicate(timeout=40)
+    check(text == "new\nx\nlate\n", f"after standing still: {text}")
+    keeper.kill()
+    keeper.wait()
+
+
 def two_hosts_share_files_by_the_rules():
     with own_hosts(2) as hosts:
         def on(number, *command, ok=True, **options):
@@ -434,6 +468,7 @@ def two_hosts_share_files_by_the_rules():
         check(code != 0 and "busy" in text.lower(), f"a writer beside a reader: {text}")
         reader.join()
         shell(2, f"echo x >> {mnt[2]}/test")
+        a_reader_stands_still(hosts, shell, mnt)
         holder = subprocess.Popen(
             ["nsenter", "-t", str(hosts.keepers[1]), "-n", "-m", "sh", "-c",
              f"exec 3>> {mnt[1]}/test; echo kept >&3; sync {mnt[1]}/test; echo ready; sleep 60"],
@@ -446,12 +481,9 @@ def two_hosts_share_files_by_the_rules():
             text = file.read()
         check("in use by pstorage-mount[" in text, f"the log does not name the holder:\n{text}")
         # The holder's mount dies: host 2 waits for the end of its lease, and has the file then.
-        mounts = [int(pid) for pid in run("ip", "netns", "pids", hosts.names[1])[1].split()
-                  if os.path.basename(os.readlink(f"/proc/{pid}/exe")) == "pstorage-mount"]
-        check(len(mounts) == 1, f"mounts of host 1: {mounts}")
-        os.kill(mounts[0], signal.SIGKILL)
+        os.kill(mount_process(hosts, 1), signal.SIGKILL)
         text = hosts.until(2, "kept\n", "cat", f"{mnt[2]}/test", patience=40)
-        check(text == "new\nx\nkept\n", text)
+        check(text == "new\nx\nlate\nkept\n", text)
         holder.kill()
         holder.wait()
         on(1, "umount", "-l", mnt[1])
