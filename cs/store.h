@@ -20,7 +20,7 @@
 #include "cs/disk_probe.h"
 #include "cs/disk_watch.h"
 #include "cs/journal.h"
-#include "cs/latency.h"
+#include "core/latency.h"
 #include "cs/slice_pool.h"
 #include "cs/staged_pool.h"
 

@@ -22,6 +22,7 @@ struct Request {
   bool fua = false;
   std::uint32_t pieces_left = 0;
   std::uint64_t losses = 0;  // of the file's writes, when it was submitted
+  Time_point submitted{};
   Errc error = Errc::ok;     // the first one
   Done done;                 // write, zero
   Read_done read_done;

@@ -170,6 +170,8 @@ Applied apply_register_cs(Context& context, proto::Register_cs const& command,
       setting_number(context.database, "net.encryption") != 0);
   reply.mutable_registered_cs()->set_scrub_period_s(
       setting_number(context.database, "cs.scrub-period"));
+  reply.mutable_registered_cs()->set_log_level(
+      static_cast<std::uint32_t>(setting_number(context.database, "cs.log.level")));
   return success();
 }
 
