@@ -79,6 +79,8 @@ class Cli {
 void add_attribute_commands(Cli& cli);
 void add_lease_commands(Cli& cli);
 void add_status_commands(Cli& cli);
+void add_top_commands(Cli& cli);
+void add_event_commands(Cli& cli);
 void add_config_commands(Cli& cli);
 void add_node_commands(Cli& cli);
 void add_healing_commands(Cli& cli);

@@ -11,6 +11,8 @@ int main(int argc, char** argv) {
   add_volume_commands(cli);
   add_lease_commands(cli);
   add_status_commands(cli);
+  add_top_commands(cli);
+  add_event_commands(cli);
   add_config_commands(cli);
   add_healing_commands(cli);
   add_check_commands(cli);
