@@ -16,5 +16,8 @@ int main(int argc, char** argv) {
   add_config_commands(cli);
   add_healing_commands(cli);
   add_check_commands(cli);
+  add_support_commands(cli);
+  add_advise_commands(cli);
+  add_completion_commands(cli);
   return cli.run(argc, argv);
 }

@@ -23,8 +23,8 @@ struct Request {
   std::uint32_t pieces_left = 0;
   std::uint64_t losses = 0;  // of the file's writes, when it was submitted
   Time_point submitted{};
-  Errc error = Errc::ok;     // the first one
-  Done done;                 // write, zero
+  Errc error = Errc::ok;  // the first one
+  Done done;              // write, zero
   Read_done read_done;
   std::vector<Slice> parts;  // read: the answer; extents: block records or empty
   std::function<void(Request&)> extents_done;

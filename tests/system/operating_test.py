@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """What an administrator looks at: top on a terminal, stat, events, settings."""
+import base64
 import contextlib
 import json
 import os
 import re
 import subprocess
+import tarfile
 import tempfile
 import time
 import xml.etree.ElementTree
@@ -110,5 +112,156 @@ def top_shows_a_dead_chunk_server():
         handle.shutdown()
 
 
+def lines_of(one, count, *command):
+    """The first lines of a command that does not end by itself."""
+    process = subprocess.Popen(["pstorage", *command], stdout=subprocess.PIPE, text=True,
+                               env=one.environment)
+    try:
+        for _ in range(count):
+            yield process.stdout.readline()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def check_stat(one):
+    status = json.loads(one.pstorage("stat", "--json"))
+    check(len([s for s in status["services"] if s["kind"] == "CS"]) == 2, status)
+    tree = xml.etree.ElementTree.fromstring(one.pstorage("stat", "-X"))
+    check(tree.tag == "status" and tree.findtext("cluster") == "dev", tree.tag)
+    check(len(tree.findall("services")) == len(status["services"]), "not all services are there")
+    check(tree.findtext("chunks/healthy") == str(status["chunks"]["healthy"]), "chunks")
+    text = one.pstorage("-q", "stat", "-n")
+    check(re.search(r"1025 active .* 127\.0\.0\.1", text), text)
+    for line in lines_of(one, 3, "stat", "--watch=0.1", "--json"):
+        check(json.loads(line)["cluster"] == "dev", line)
+    text = "".join(lines_of(one, 8, "-q", "stat", "--watch"))
+    check(text.startswith("Cluster 'dev': ") and "Chunks: " in text, text)
+    text = one.pstorage("stat", "-X", "--json", ok=False)
+    check("excludes" in text, text)
+
+
+def check_events(one):
+    events = json.loads(one.pstorage("get-event", "--json"))
+    numbers = [event["number"] for event in events]
+    check(numbers == sorted(numbers) and numbers, numbers)
+    everything = one.pstorage("-q", "get-event", "--since", "1h").splitlines()
+    check(len(everything) == len(events) + 1, everything)
+    text = one.pstorage("-q", "get-event", "--since", "2099-01-31 12:34:56")
+    check(text.split() == ["TIME", "SYS", "SEV", "MESSAGE"], text)
+    for severity in ("WRN", "err"):
+        text = one.pstorage("-q", "get-event", "--severity", severity)
+        check(" INF " not in text, text)
+    check("bad time 'noon'" in one.pstorage("get-event", "--since", "noon", ok=False), "noon")
+    follower = lines_of(one, 1000, "get-event", "-f", "--json", "--after", str(numbers[-1]))
+    one.pstorage("set-config", "cs.log.level=3")
+    check("cs.log.level set to 3" in json.loads(next(follower))["text"], "not followed")
+    one.pstorage("set-config", "cs.log.level=0")
+    check("cs.log.level set to 0" in json.loads(next(follower))["text"], "not followed")
+    follower.close()
+    text = one.pstorage("set-config", "mds.wd.ofline_tout=1000", ok=False)
+    check("did you mean 'mds.wd.offline_tout'?" in text, text)
+
+
+def state_and_events_are_told_in_every_form():
+    with harness.cluster(cs=2, replicas="2:1") as one:
+        check_stat(one)
+        check_events(one)
+        check_doctor(one)
+        check_report(one)
+        check_completion(one)
+
+
+def check_doctor(one):
+    text = one.pstorage("doctor", ok=False)
+    check("[OK]    health   all services answer" in text, text)
+    check(re.search(r"\[WARN\]  mds +1 metadata server.*\n +do: make-mds", text), text)
+    check("findings need you" in text, text)
+    findings = json.loads(run("pstorage", "doctor", "--json", ok=False, env=one.environment,
+                              )[1].rsplit("pstorage: ", 1)[0])
+    checks = {finding["check"] for finding in findings}
+    check({"health", "chunks", "space", "clocks", "domains", "mds", "unique", "versions",
+           "flush"} <= checks, checks)
+    flush = [finding for finding in findings if finding["check"] == "flush"]
+    check(len(flush) == 3, flush)  # one MDS, two CS
+    check(not [name for name in os.listdir(os.path.join(one.home, "cs1"))
+               if name.startswith(".doctor")], "doctor has left its file behind")
+
+
+def check_report(one):
+    """What is secret is in no file of it, under no name."""
+    path = os.path.join(one.directory, "report.tar")
+    secret = os.path.join(one.home, "etc", "clusters", "dev", "password.txt")
+    with open(secret, "w", encoding="ascii") as file:
+        file.write("hunter2-hunter2")
+    one.pstorage("make-report", "-o", path)
+    check("exists" in one.pstorage("make-report", "-o", path, ok=False), "overwritten")
+    check(os.stat(path).st_mode & 0o777 == 0o600, "others may read the report")
+    with tarfile.open(path) as archive:
+        names = archive.getnames()
+        content = b"".join(archive.extractfile(name).read() for name in names)
+    for name in ("status.json", "config.json", "events.json", "doctor.txt", "etc/dev/bs.list",
+                 "cs1/directory", "host/proc/meminfo"):
+        check(name in names, f"{name} is not in {names}")
+    check(b"1025" in content, "no state")
+    with open(os.path.join(one.home, "etc", "clusters", "dev", "auth_digest.key"), "rb") as file:
+        key = file.read()
+    for what in (key[:32], key[:32].hex().encode(), base64.b64encode(key[:32])[:40],
+                 b"hunter2", b"auth_digest"):
+        check(what not in content, f"a secret is in the report: {what}")
+    check(not [name for name in names if "key" in name or "password" in name], names)
+    one.kill("mds1")
+    run("pstorage", "-b", "127.0.0.1:1", "make-report", "-o", path + "2", env=one.environment)
+    with tarfile.open(path + "2") as archive:
+        text = archive.extractfile("status.json").read()
+        check(b"no answer" in text, text)
+        check("host/proc/meminfo" in archive.getnames(), "no host")
+
+
+def check_completion(one):
+    script = one.pstorage("completion", "bash")
+    run("bash", "-n", "/dev/stdin", input=script)
+
+    def complete(*words):
+        quoted = " ".join(f"'{word}'" for word in ("pstorage", *words))
+        test = (f"{script}\nCOMP_WORDS=({quoted}); COMP_CWORD={len(words)}; _pstorage; "
+                "printf '%s\\n' \"${COMPREPLY[@]}\"")
+        return run("bash", "-c", test, env=one.environment)[1].split()
+
+    check(complete("get-e") == ["get-event"], complete("get-e"))
+    check({"stat", "top", "volume"} <= set(complete("")), complete(""))
+    check({"create", "ls", "snapshot"} <= set(complete("volume", "")), complete("volume", ""))
+    check(complete("get-event", "--sev") == ["--severity"], complete("get-event", "--sev"))
+    check(complete("get-event", "--severity", "W") == ["WRN"], "values")
+    check(complete("-c", "") == ["dev"], complete("-c", ""))
+    check(complete("-c", "stat", "list") == ["list-services"], "a value is no command")
+    check(complete("volume", "create", "vm1", "--rep") == ["--replicas"], "behind an argument")
+    check(complete("completion", "b") == ["bash"], complete("completion", "b"))
+    # Whatever the parser has is offered: the same source.
+    words = re.findall(r"^  ([a-z][a-z-]*) ", one.pstorage("--help"), re.MULTILINE)
+    check(set(words) <= set(complete("")) and len(words) > 20, words)
+
+
+def an_ssd_is_shared_as_advised():
+    with harness.cluster(cs=1, replicas="1") as one, harness.own_disk(megabytes=420) as (_, ssd):
+        directory = os.path.join(one.directory, "advised")
+        text = one.pstorage("advise-configuration", "--ssd", ssd, "-m", "/mnt/dev", "-w",
+                            "--cs", directory, ok=False)
+        check("less than 256 MB for each journal; leave -m away" in text, text)
+        check("give -w" in one.pstorage("advise-configuration", "--ssd", ssd, ok=False), "nothing asked")
+        text = one.pstorage("-q", "advise-configuration", "--ssd", ssd, "-w", "--cs", directory)
+        check(re.fullmatch(rf"pstorage -c dev make-cs -r {directory} -j {ssd} -s 320\n", text), text)
+        check(not os.path.exists(directory), "done without --apply")
+        one.pstorage("advise-configuration", "--ssd", ssd, "-w", "--cs", directory, "--apply")
+        check(os.path.exists(os.path.join(directory, "repository.json")), "no repository was made")
+        journals = [name for name in os.listdir(ssd) if name.endswith(".journal")]
+        check(len(journals) == 1, journals)
+        advice = json.loads(one.pstorage("advise-configuration", "--ssd", "/tmp", "-w", "--json",
+                                         "--cs", directory))
+        check("configure-cs" in advice["commands"][0], advice)
+
+
 if __name__ == "__main__":
-    harness.main(top_shows_a_dead_chunk_server)
+    harness.main(top_shows_a_dead_chunk_server, state_and_events_are_told_in_every_form,
+                 an_ssd_is_shared_as_advised)
