@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 bin=${PSTORAGE_BUILD:-build/release}/bin
-readonly programs=(pstorage mdsd csd pstorage-nbd pstorage-ploop pstorage-iscsi)
+readonly programs=(pstorage mdsd csd pstorage-nbd pstorage-ploop pstorage-iscsi pstorage-hwflush-check)
 command -v mandoc >/dev/null || {
   echo "man: there is no mandoc: run scripts/install-deps" >&2
   exit 1
