@@ -64,21 +64,29 @@ Outcome<Flush_file> Flush_file::open(Disk& disk, std::string const& name, Flush_
   return Flush_file(std::move(file).value(), name, shape);
 }
 
+Outcome<std::vector<std::uint64_t>> Flush_file::writes_found() {
+  std::vector<std::uint64_t> found(shape_.blocks);
+  for (std::uint32_t block = 0; block < shape_.blocks; ++block) {
+    auto const read = file_->read(std::uint64_t{block} * shape_.block_bytes, block_);
+    if (!read.has_value()) return trouble("read", name_, read.error());
+    found[block] = write_in(block_, shape_.writer);
+  }
+  return found;
+}
+
 Outcome<std::string> Flush_file::verify(std::uint64_t last) {
+  PS_TRY(auto const found, writes_found());
+  // Writes behind `last` may have been durable, too, before the power failed and anybody heard of
+  // it; the one behind the newest may have torn the block that it replaces.
+  auto const newest = std::max(last, *std::max_element(found.begin(), found.end()));
   std::uint64_t lost = 0;
   std::string first;
   for (std::uint32_t block = 0; block < shape_.blocks; ++block) {
     auto const wanted = newest_write_in(block, shape_.blocks, last);
-    if (wanted == 0) continue;
-    // The write behind `last` may have torn the block that it replaces.
-    if (block == last % shape_.blocks) continue;
-    auto const read = file_->read(std::uint64_t{block} * shape_.block_bytes, block_);
-    if (!read.has_value()) return trouble("read", name_, read.error());
-    auto const found = write_in(block_, shape_.writer);
-    if (found >= wanted) continue;
-    if (lost++ != 0) continue;
-    first = name_ + ": block " + std::to_string(block) + " has " +
-            (found == 0 ? "nothing" : "write " + std::to_string(found)) + " instead of write " +
+    if (found[block] >= wanted || block == newest % shape_.blocks || lost++ != 0) continue;
+    auto const has =
+        found[block] == 0 ? std::string("nothing") : "write " + std::to_string(found[block]);
+    first = name_ + ": block " + std::to_string(block) + " has " + has + " instead of write " +
             std::to_string(wanted) + ", which the disk had called durable";
   }
   if (lost > 1) first += "; " + std::to_string(lost) + " blocks are like that";

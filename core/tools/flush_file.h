@@ -30,8 +30,8 @@ class Flush_file {
   static Outcome<Flush_file> open(Disk& disk, std::string const& name, Flush_file_shape shape);
 
   /// Does the file hold what the writes up to `last` leave? Then a power cut has lost nothing that
-  /// was durable. A newer write in a block is well, a half-written one too where only a write
-  /// behind `last` may have been under way. The answer is what is lost, empty: nothing.
+  /// was durable. A newer write in a block is well, a half-written one too where only the write
+  /// behind the newest may have been under way. The answer is what is lost, empty: nothing.
   Outcome<std::string> verify(std::uint64_t last);
   /// Goes on with write `last` + 1.
   void continue_after(std::uint64_t last) { written_ = last; }
@@ -39,6 +39,8 @@ class Flush_file {
   Outcome<std::uint64_t> write_next();
 
  private:
+  /// Of each block; 0: none, or not a whole one.
+  Outcome<std::vector<std::uint64_t>> writes_found();
   Flush_file(std::unique_ptr<File> file, std::string name, Flush_file_shape shape);
 
   std::unique_ptr<File> file_;
