@@ -107,6 +107,7 @@ facts_of() {
     $1 == ".Ss" { scope = substr($0, 5); next }
     section == "SYNOPSIS" && $1 == ".Nm" { end_of_block(); program = $2; next }
     section == "SYNOPSIS" && $1 == ".Cm" { command = substr($0, 5); next }
+    section == "SYNOPSIS" && $1 == ".Fl" { $1 = "Fl" }
     section == "SYNOPSIS" { shown = shown flags(1); next }
     section == "COMMANDS" && $1 == ".It" && $2 == "Cm" {
       name = $3
@@ -233,7 +234,7 @@ check_examples() {
     done
     [ -z "$subcommands" ] || fault "$page: example '$line': no command of $program"
     for word in "${words[@]:1}"; do
-      [[ $word != -* ]] || takes "$program" "$path" "$word" ||
+      [[ $word != -* ]] || takes "$program" "$path" "${word%%=*}" ||
         fault "$page: example '$line': '$program${path:+ $path}' has no option $word"
     done
   done < <(examples_of "$page")

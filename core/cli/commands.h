@@ -68,6 +68,8 @@ class Cli {
     Action action;
   };
   Outcome<void> connect();
+  /// What an unknown command or option was probably to be; empty: no idea.
+  std::string meant_by(std::string const& word) const;
 
   std::unique_ptr<CLI::App> app_;
   std::vector<Command> commands_;

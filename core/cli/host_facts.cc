@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <array>
-#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -14,6 +13,7 @@
 #include "core/config/etc.h"
 #include "core/disk/atomic_file.h"
 #include "core/disk/posix_disk.h"
+#include "core/runtime/real_clock.h"
 #include "core/version.h"
 
 namespace pstorage::cli {
@@ -75,12 +75,13 @@ std::optional<double> sync_time(std::string const& directory) {
   std::array<std::byte, 4096> block{};
   bool is_well =
       file.value()->write(0, Bytes(block)).has_value() && file.value()->sync().has_value();
-  auto const begin = std::chrono::steady_clock::now();
+  Real_clock const clock;
+  auto const begin = clock.now();
   for (int i = 0; i < sync_samples && is_well; ++i) {
     block[0] = static_cast<std::byte>(i + 1);
     is_well = file.value()->write(0, Bytes(block)).has_value() && file.value()->sync().has_value();
   }
-  std::chrono::duration<double, std::milli> const took = std::chrono::steady_clock::now() - begin;
+  std::chrono::duration<double, std::milli> const took = clock.now() - begin;
   file.value().reset();
   is_well = disk.value()->remove(name).has_value() && is_well;
   return is_well ? std::optional(took.count() / sync_samples) : std::nullopt;

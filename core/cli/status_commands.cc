@@ -8,6 +8,7 @@
 #include "core/cli/commands.h"
 #include "core/cli/daemon.h"
 #include "core/cli/output.h"
+#include "core/cli/screen_config.h"
 #include "core/cli/status_lines.h"
 #include "core/config/etc.h"
 
@@ -20,11 +21,14 @@ struct Stat_options {
   double watch_s = 0;  // 0: once
 };
 
-void print_report(proto::Status_reply const& status, bool is_numeric) {
+void print_report(proto::Status_reply const& status, Screen_config const& config) {
   print_lines(summary_lines(status, {}));
   for (auto const kind : {Table_kind::mds, Table_kind::cs, Table_kind::client}) {
     Table_options options;
-    options.is_numeric = is_numeric;
+    options.is_numeric = config.is_numeric;
+    options.sort = kind == Table_kind::mds  ? config.mds
+                   : kind == Table_kind::cs ? config.cs
+                                            : config.client;
     auto const lines = service_lines(status, kind, options);
     if (kind == Table_kind::client && lines.size() == 1) continue;
     std::printf("\n");
@@ -33,6 +37,8 @@ void print_report(proto::Status_reply const& status, bool is_numeric) {
 }
 
 Outcome<void> print_status(Cli& cli, Stat_options const& options) {
+  PS_TRY(auto config, load_screen_config());
+  config.is_numeric = config.is_numeric || options.is_numeric;
   auto const pause = std::chrono::duration<double>(options.watch_s);
   while (true) {
     proto::Mds_request request;
@@ -47,7 +53,7 @@ Outcome<void> print_status(Cli& cli, Stat_options const& options) {
     } else if (cli.is_json()) {
       print_json(to_json(status));
     } else {
-      print_report(status, options.is_numeric);
+      print_report(status, config);
     }
     if (options.watch_s == 0) return success();
     if (!cli.is_json() && !options.is_xml) std::printf("\n");

@@ -139,7 +139,9 @@ Style health_style(std::string const& health) {
 }
 
 std::string a_second(std::uint64_t bytes) { return format_size(bytes) + "/s"; }
-std::string ops_a_second(std::uint64_t operations) { return std::to_string(operations) + "ops/s"; }
+std::string ops_a_second(std::uint64_t operations) {
+  return format("%3" PRIu64 "ops/s", operations);
+}
 
 void add_state(std::vector<Line>& lines, proto::Status_reply const& status, Sums const& sums) {
   auto const& reason = status.health_reason();
@@ -170,7 +172,7 @@ void add_state(std::vector<Line>& lines, proto::Status_reply const& status, Sums
 
 std::string io_text(char const* name, proto::Service const& clients) {
   return format(
-      "%-9s read %8s (%5s), write %8s (%5s)", name, a_second(clients.read_bytes_per_s()).c_str(),
+      "%-9s read %8s (%s), write %8s (%s)", name, a_second(clients.read_bytes_per_s()).c_str(),
       ops_a_second(clients.read_ops_per_s()).c_str(), a_second(clients.write_bytes_per_s()).c_str(),
       ops_a_second(clients.write_ops_per_s()).c_str());
 }

@@ -7,7 +7,9 @@
 #include <cstdlib>
 
 #include "core/cli/commands.h"
+#include "core/cli/screen_config.h"
 #include "core/cli/top_view.h"
+#include "core/runtime/real_clock.h"
 
 // Last, and without its macros: they have the names of other things.
 #define NCURSES_NOMACROS
@@ -20,7 +22,7 @@ constexpr std::uint32_t events_shown = 200;
 
 struct Top_options {
   bool is_numeric = false;
-  unsigned refresh_ms = 2000;
+  unsigned refresh_ms = 0;  // 0: as configured
   std::string mds_sort, cs_sort, client_sort;
 };
 
@@ -113,15 +115,15 @@ int key_of(int curses_key) {
 }
 
 /// Draws and serves keys until the next refresh is due. False: the user wants to leave.
-bool serve_keys(Screen& screen, Top_view& view, std::chrono::milliseconds until_refresh) {
-  auto const end = std::chrono::steady_clock::now() + until_refresh;
+bool serve_keys(Screen& screen, Top_view& view, Duration until_refresh) {
+  Real_clock const clock;
+  auto const end = clock.now() + until_refresh;
   while (true) {
     view.set_size(static_cast<std::size_t>(COLS), static_cast<std::size_t>(LINES));
     screen.draw(view.lines());
-    auto const left = std::chrono::duration_cast<std::chrono::milliseconds>(
-        end - std::chrono::steady_clock::now());
-    if (left.count() <= 0) return true;
-    ::timeout(static_cast<int>(left.count()));
+    auto const left = (end - clock.now()) / std::chrono::milliseconds(1);
+    if (left <= 0) return true;
+    ::timeout(static_cast<int>(left));
     int const key = ::getch();
     if (key == ERR) {
       // A terminal that is gone answers at once: it has no user any more.
@@ -133,18 +135,21 @@ bool serve_keys(Screen& screen, Top_view& view, std::chrono::milliseconds until_
   }
 }
 
-Outcome<void> set_sort(Top_view& view, Table_kind kind, std::string const& text) {
-  if (text.empty()) return success();
-  PS_TRY(auto keys, parse_sort(kind, text));
+Outcome<void> set_sort(Top_view& view, Table_kind kind, std::string const& text,
+                       std::vector<Sort_key> keys) {
+  if (!text.empty()) {
+    PS_TRY(keys, parse_sort(kind, text));
+  }
   view.set_sort(kind, std::move(keys));
   return success();
 }
 
 Outcome<void> top(Cli& cli, Top_options const& options) {
-  Top_view view(options.is_numeric);
-  PS_CHECK(set_sort(view, Table_kind::mds, options.mds_sort));
-  PS_CHECK(set_sort(view, Table_kind::cs, options.cs_sort));
-  PS_CHECK(set_sort(view, Table_kind::client, options.client_sort));
+  PS_TRY(auto const config, load_screen_config());
+  Top_view view(options.is_numeric || config.is_numeric);
+  PS_CHECK(set_sort(view, Table_kind::mds, options.mds_sort, config.mds));
+  PS_CHECK(set_sort(view, Table_kind::cs, options.cs_sort, config.cs));
+  PS_CHECK(set_sort(view, Table_kind::client, options.client_sort, config.client));
   if (::isatty(STDIN_FILENO) == 0 || ::isatty(STDOUT_FILENO) == 0) {
     return failure(Errc::refused, "top needs a terminal: use 'pstorage stat --watch'");
   }
@@ -157,8 +162,10 @@ Outcome<void> top(Cli& cli, Top_options const& options) {
                                       (terminal == nullptr ? "" : terminal) +
                                       "' is not known: set TERM, or use 'pstorage stat --watch'");
   }
+  std::chrono::milliseconds const refresh(options.refresh_ms == 0 ? config.refresh_ms
+                                                                  : options.refresh_ms);
   Screen screen;
-  while (serve_keys(screen, view, std::chrono::milliseconds(options.refresh_ms))) {
+  while (serve_keys(screen, view, refresh)) {
     auto news = fetch(cli);
     if (news.has_value()) {
       view.show(std::move(news.value().status), news.value().events);
@@ -176,9 +183,10 @@ void add_top_commands(Cli& cli) {
   auto* const command = cli.add_command("top", "Shows the state of the cluster all the time",
                                         [&cli, options] { return top(cli, *options); });
   command->add_flag("-n,--numeric", options->is_numeric, "Addresses of hosts, not names");
-  command->add_option("-T,--refresh", options->refresh_ms, "Milliseconds between refreshes")
-      ->check(CLI::Range(100, 3'600'000))
-      ->capture_default_str();
+  command
+      ->add_option("-T,--refresh", options->refresh_ms,
+                   "Milliseconds between refreshes (default: pstorage.conf, 2000)")
+      ->check(CLI::Range(refresh_ms_min, refresh_ms_max));
   command->add_option("-s", options->mds_sort, "Sort MDS: COLUMN[=inv],...");
   command->add_option("-S", options->cs_sort, "Sort CS: COLUMN[=inv],...");
   command->add_option("-O", options->client_sort, "Sort clients: COLUMN[=inv],...");

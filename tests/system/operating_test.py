@@ -75,9 +75,14 @@ def top_shows_a_dead_chunk_server():
             screen.until(r"Cluster 'dev': healthy.*CS nodes:  3 of 3.*MDSID.*CSID.*CLID.*MESSAGE")
             # Written as long as it is looked at: the tables show how fast.
             end = time.monotonic() + 20
-            while not re.search(r"write +\d+\w*B/s \([1-9]\d*ops/s\)", screen.screen()):
+            while not re.search(r"write +\d+\w*B/s \( *[1-9]\d*ops/s\)", screen.screen()):
                 handle.pwrite(b"y" * 4096, 0)
                 check(time.monotonic() < end, f"no rate is shown:\n{screen.screen()}")
+            # The clients' own view of how long that takes, not only the disks'.
+            status = json.loads(one.pstorage("stat", "--json"))
+            latencies = [client["io_latency_us"] for client in status["services"]
+                         if client["kind"] == "CLIENT" and client["write_ops"]]
+            check(latencies and all(latencies), f"no latency of the client: {latencies}")
             one.kill("cs3")
             text = screen.until(r"Cluster 'dev': degraded \(1 inactive")
             text = screen.until(r"1027 inactive")
@@ -138,6 +143,18 @@ def check_stat(one):
         check(json.loads(line)["cluster"] == "dev", line)
     text = "".join(lines_of(one, 8, "-q", "stat", "--watch"))
     check(text.startswith("Cluster 'dev': ") and "Chunks: " in text, text)
+    config = os.path.join(one.home, "etc", "pstorage.conf")
+    with open(config, "w", encoding="ascii") as file:
+        file.write("numeric.addrs=1\ncs.sort=csid=inv\n")
+    text = one.pstorage("-q", "stat")
+    check(re.search(r"1026 active .* 127\.0\.0\.1.*1025 active", text, re.DOTALL), text)
+    with open(config, "a", encoding="ascii") as file:
+        file.write("cs.short=csid\n")
+    text = one.pstorage("stat", ok=False)
+    check("pstorage.conf: line 3" in text and "did you mean 'cs.sort'?" in text, text)
+    os.remove(config)
+    check("did you mean 'stat'?" in one.pstorage("stta", ok=False), "stta")
+    check("did you mean '--watch'?" in one.pstorage("stat", "--wach", ok=False), "--wach")
     text = one.pstorage("stat", "-X", "--json", ok=False)
     check("excludes" in text, text)
 
