@@ -42,6 +42,8 @@ struct Chunk_server_options {
   bool encrypted = false;  // connections stay in TLS
   /// The MDS says that this server was removed for ever (rm-cs): it should end.
   std::function<void(Failure const&)> on_dropped;
+  /// cs.log.level as the MDS has it, now and then; 0: as the process was started.
+  std::function<void(unsigned)> set_log_level;
 };
 
 /// Thread: the owner's loop, which calls on_turn_end() every turn and on_tick() every

@@ -41,6 +41,22 @@ Log_level level_of(std::string const& name) {
   return Log_level::info;
 }
 
+/// cs.log.level: 1 errors to 4 everything.
+Log_level level_from_setting(unsigned level, Log_level as_started) {
+  switch (level) {
+    case 1:
+      return Log_level::error;
+    case 2:
+      return Log_level::warn;
+    case 3:
+      return Log_level::info;
+    case 4:
+      return Log_level::debug;
+    default:
+      return as_started;
+  }
+}
+
 /// The address of this host from which `server` is reached: the kernel knows after connecting a
 /// datagram socket, without sending anything.
 Outcome<std::string> address_towards(Address const& server) {
@@ -153,7 +169,7 @@ Outcome<cs::Repository_identity> load_identity(std::string const& directory) {
 
 cs::Chunk_server_options server_options(Options const& options,
                                         cs::Repository_identity const& identity, Host_id host,
-                                        std::vector<Address> const& servers, Log& log) {
+                                        std::vector<Address> const& servers, Leveled_log& log) {
   cs::Chunk_server_options made;
   made.identity = identity;
   made.host = host;
@@ -165,11 +181,14 @@ cs::Chunk_server_options server_options(Options const& options,
       log.warn("cannot note the metadata servers", {{"reason", saved.error().text}});
   };
   made.encrypted = options.encrypt;
+  made.set_log_level = [as_started = level_of(options.level), &log](unsigned level) {
+    log.set_level(level_from_setting(level, as_started));
+  };
   return made;
 }
 
 /// Serves until it is told to stop.
-Outcome<void> serve(Options const& options, Log& log, cli::Daemon_start& start) {
+Outcome<void> serve(Options const& options, Leveled_log& log, cli::Daemon_start& start) {
   PS_TRY(auto const identity, load_identity(options.repository));
   PS_TRY(auto const lock, cli::File_lock::acquire(options.repository + "/lock"));
   PS_TRY(auto const key, load_key(key_path(identity.cluster)));

@@ -1,4 +1,5 @@
 // Chunk_server and the MDS: registration, heartbeats, orders.
+#include "core/version.h"
 #include "cs/chunk_server.h"
 
 namespace pstorage::cs {
@@ -55,6 +56,7 @@ void Chunk_server::registration_answered(Outcome<proto::Mds_reply> const& reply)
     log_.info("registered with the MDS", {{"cs", options_.identity.cs}});
     auto const& settings = reply.value().registered_cs();
     scrubber_->set_period(std::chrono::seconds(settings.scrub_period_s()));
+    if (options_.set_log_level) options_.set_log_level(settings.log_level());
     if (settings.encryption() && !options_.encrypted) {
       log_.warn(
           "the cluster wants encryption (net.encryption) and this chunk server was started "
@@ -117,6 +119,8 @@ void Chunk_server::heartbeat() {
   message.set_scrub_errors(scrubber_->errors());
   message.set_scrub_repaired(healer_->repaired());
   message.set_pulled_bytes(sync_->pulled_bytes());
+  message.set_wall_ms(clock_.wall_ms());
+  message.set_version(version());
   message.set_stalled_ms(
       static_cast<std::uint32_t>(store_->stalled(now) / std::chrono::milliseconds(1)));
   mds_->call(std::move(request), heartbeat_patience,
@@ -125,6 +129,7 @@ void Chunk_server::heartbeat() {
                if (reply.has_value()) {
                  auto const& settings = reply.value().registered_cs();
                  store_->set_probing(settings.probe());
+                 if (options_.set_log_level) options_.set_log_level(settings.log_level());
                  return scrubber_->set_period(std::chrono::seconds(settings.scrub_period_s()));
                }
                // Another master, or one that was started anew, does not know this server yet.

@@ -14,13 +14,13 @@
 
 #include "core/env/clock.h"
 #include "core/env/disk.h"
+#include "core/latency.h"
 #include "core/log.h"
 #include "cs/chunk.h"
 #include "cs/chunk_store.h"
 #include "cs/disk_probe.h"
 #include "cs/disk_watch.h"
 #include "cs/journal.h"
-#include "cs/latency.h"
 #include "cs/slice_pool.h"
 #include "cs/staged_pool.h"
 

@@ -55,6 +55,7 @@ mds::Metadata_server_options server_options(mds::Repository const& repository,
   options.host_name = cli::host_name();
   options.database_path = directory + "/mds.db";
   options.memory_bytes = cli::resident_bytes;
+  options.cpu_us = cli::processor_us;
   return options;
 }
 

@@ -75,6 +75,8 @@ class Replicated_log {
   virtual std::uint64_t committed() const = 0;
   /// Commits (write + sync) since the start, for statistics.
   virtual std::uint64_t commits() const = 0;
+  /// Is a commit under way?
+  virtual bool is_committing() const = 0;
 
   /// Of this server's repository.
   virtual std::uint64_t own_id() const = 0;

@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 
 bin=${PSTORAGE_BUILD:-build/release}/bin
 readonly programs=(pstorage mdsd csd pstorage-ct pstorage-mount pstorage-nbd pstorage-ploop pstorage-iscsi
-  pstorage-iscsid)
+  pstorage-iscsid pstorage-hwflush-check)
 command -v mandoc >/dev/null || {
   echo "man: there is no mandoc: run scripts/install-deps" >&2
   exit 1
@@ -108,6 +108,7 @@ facts_of() {
     $1 == ".Ss" { scope = substr($0, 5); next }
     section == "SYNOPSIS" && $1 == ".Nm" { end_of_block(); program = $2; next }
     section == "SYNOPSIS" && $1 == ".Cm" { command = substr($0, 5); next }
+    section == "SYNOPSIS" && $1 == ".Fl" { $1 = "Fl" }
     section == "SYNOPSIS" { shown = shown flags(1); next }
     section == "COMMANDS" && $1 == ".It" && $2 == "Cm" {
       name = $3
@@ -234,7 +235,7 @@ check_examples() {
     done
     [ -z "$subcommands" ] || fault "$page: example '$line': no command of $program"
     for word in "${words[@]:1}"; do
-      [[ $word != -* ]] || takes "$program" "$path" "$word" ||
+      [[ $word != -* ]] || takes "$program" "$path" "${word%%=*}" ||
         fault "$page: example '$line': '$program${path:+ $path}' has no option $word"
     done
   done < <(examples_of "$page")

@@ -1,26 +1,12 @@
 // volume rm, trash, undelete.
 #include <CLI/CLI.hpp>
-#include <charconv>
 
 #include "blockdev/volume/volume_cli.h"
+#include "core/cli/times.h"
 #include "core/size.h"
 
 namespace pstorage::volume {
 namespace {
-
-/// "7d", "12h", "30m", "90s", "0".
-Outcome<Duration> parse_age(std::string const& text) {
-  std::uint64_t number = 0;
-  auto const* const end = text.data() + text.size();
-  auto const [at, error] = std::from_chars(text.data(), end, number);
-  auto const unit = std::string(at, end);
-  std::uint64_t const seconds = unit == "d" ? 86400 : unit == "h" ? 3600 : unit == "m" ? 60 : 1;
-  bool const is_known =
-      unit == "d" || unit == "h" || unit == "m" || unit == "s" || (unit.empty() && number == 0);
-  if (error != std::errc{} || !is_known || number > 100'000'000 / seconds)
-    return failure(Errc::bad_request, "bad time '" + text + "': give one like 7d, 12h, 30m or 0");
-  return Duration(std::chrono::seconds(number * seconds));
-}
 
 Outcome<void> remove(Volume_cli& cli, Volume_options const& options) {
   PS_TRY(auto const name, parse_plain_name(options.name));
@@ -37,7 +23,7 @@ Outcome<void> trash(Volume_cli& cli, Volume_options const& options) {
   PS_TRY(auto* const session, cli.session());
   Volume_work work(*session);
   if (!options.retention.empty()) {
-    PS_TRY(auto const retention, parse_age(options.retention));
+    PS_TRY(auto const retention, cli::parse_age(options.retention));
     PS_CHECK(work.set_retention(retention));
   }
   PS_TRY(auto const retention, work.retention());

@@ -4,6 +4,7 @@
 
 #include "core/cli/commands.h"
 #include "core/config/etc.h"
+#include "core/nearest.h"
 
 namespace pstorage::cli {
 
@@ -65,6 +66,22 @@ void Cli::greet() {
   if (!options_.is_quiet && !is_json_) std::printf("connected to MDS#%u\n", mds_);
 }
 
+std::string Cli::meant_by(std::string const& word) const {
+  CLI::App const* app = app_.get();
+  while (!app->get_subcommands().empty()) app = app->get_subcommands().back();
+  std::vector<std::string> names;
+  if (word.starts_with('-')) {
+    for (auto const* const option : app->get_options()) {
+      for (auto const& name : option->get_lnames()) names.push_back("--" + name);
+    }
+  } else {
+    for (auto const* const command : app->get_subcommands([](CLI::App const*) { return true; })) {
+      names.push_back(command->get_name());
+    }
+  }
+  return nearest(word, names, (word.size() + 1) / 2);
+}
+
 int Cli::run(int argc, char const* const* argv) {
   try {
     app_->parse(argc, argv);
@@ -73,7 +90,9 @@ int Cli::run(int argc, char const* const* argv) {
     auto const unknown = app_->remaining(true);
     std::string const what =
         unknown.empty() ? error.what() : "unknown command or option '" + unknown.front() + "'";
-    std::cerr << "pstorage: " << what << "; try 'pstorage --help'\n";
+    auto const meant = unknown.empty() ? std::string() : meant_by(unknown.front());
+    std::cerr << "pstorage: " << what << (meant.empty() ? "" : ": did you mean '" + meant + "'?")
+              << "; try 'pstorage --help'\n";
     return exit_usage;
   }
   for (auto const& command : commands_) {

@@ -42,6 +42,8 @@ class Cli {
                         CLI::App* parent = nullptr);
   /// A word that only groups commands ("volume").
   CLI::App* add_group(std::string const& name, std::string const& description);
+  /// The parser, with all commands.
+  CLI::App const& app() const { return *app_; }
   /// Adds --json to a command.
   void add_json(CLI::App* command);
   bool is_json() const { return is_json_; }
@@ -66,6 +68,8 @@ class Cli {
     Action action;
   };
   Outcome<void> connect();
+  /// What an unknown command or option was probably to be; empty: no idea.
+  std::string meant_by(std::string const& word) const;
 
   std::unique_ptr<CLI::App> app_;
   std::vector<Command> commands_;
@@ -79,10 +83,15 @@ class Cli {
 void add_attribute_commands(Cli& cli);
 void add_lease_commands(Cli& cli);
 void add_status_commands(Cli& cli);
+void add_top_commands(Cli& cli);
+void add_event_commands(Cli& cli);
 void add_config_commands(Cli& cli);
 void add_node_commands(Cli& cli);
 void add_healing_commands(Cli& cli);
 void add_check_commands(Cli& cli);
+void add_support_commands(Cli& cli);
+void add_advise_commands(Cli& cli);
+void add_completion_commands(Cli& cli);
 void add_mds_commands(Cli& cli);     // mds/
 void add_cs_commands(Cli& cli);      // cs/
 void add_volume_commands(Cli& cli);  // blockdev/

@@ -54,6 +54,8 @@ class Pid_file {
 
 /// Resident memory of this process in bytes.
 std::uint64_t resident_bytes();
+/// Processor time of this process so far in microseconds.
+std::uint64_t processor_us();
 /// The host's name without its domain.
 std::string host_name();
 

@@ -7,6 +7,8 @@
 #include <cstdio>
 #include <ctime>
 
+#include "core/cli/lines.h"
+
 namespace pstorage::cli {
 namespace {
 
@@ -98,30 +100,53 @@ json to_json(Message const& message) {
 
 void print_json(json const& value) { std::printf("%s\n", value.dump(2).c_str()); }
 
+namespace {
+
+std::string xml_escaped(std::string const& text) {
+  std::string out;
+  for (char const c : text) {
+    if (c == '<') {
+      out += "&lt;";
+    } else if (c == '&') {
+      out += "&amp;";
+    } else if (static_cast<unsigned char>(c) >= 0x20) {  // others may not be in XML at all
+      out += c;
+    }
+  }
+  return out;
+}
+
+void append_xml(std::string& out, std::string const& name, json const& value, int depth) {
+  if (value.is_array()) {
+    for (auto const& element : value) append_xml(out, name, element, depth);
+    return;
+  }
+  std::string const indent(static_cast<std::size_t>(depth) * 2, ' ');
+  out += indent + "<" + name + ">";
+  if (value.is_object()) {
+    out += "\n";
+    for (auto const& [key, child] : value.items()) append_xml(out, key, child, depth + 1);
+    out += indent;
+  } else {
+    out += xml_escaped(value.is_string() ? value.get<std::string>() : value.dump());
+  }
+  out += "</" + name + ">\n";
+}
+
+}  // namespace
+
+std::string xml_text(std::string const& root, json const& value) {
+  std::string out = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n";
+  append_xml(out, root, value, 0);
+  out.pop_back();
+  return out;
+}
+
 void print_table(std::vector<std::string> const& headers,
                  std::vector<std::vector<std::string>> const& rows) {
-  std::vector<std::size_t> widths;
-  std::vector<bool> right;
-  for (auto const& header : headers) {
-    right.push_back(header.starts_with('>'));
-    widths.push_back(header.size() - (right.back() ? 1 : 0));
-  }
-  for (auto const& row : rows) {
-    for (std::size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
-  }
-  auto const print = [&](std::vector<std::string> const& cells, bool is_header) {
-    std::string line;
-    for (std::size_t i = 0; i < cells.size(); ++i) {
-      auto const text = is_header && right[i] ? cells[i].substr(1) : cells[i];
-      std::string const padding(widths[i] - text.size(), ' ');
-      if (i != 0) line += ' ';
-      line += right[i] ? padding + text : text + padding;
-    }
-    line.erase(line.find_last_not_of(' ') + 1);
-    std::printf("%s\n", line.c_str());
-  };
-  print(headers, true);
-  for (auto const& row : rows) print(row, false);
+  std::vector<Table_row> plain;
+  for (auto const& row : rows) plain.push_back({row});
+  print_lines(table_lines(headers, plain));
 }
 
 std::string duration_text(std::uint64_t milliseconds) {

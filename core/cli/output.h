@@ -15,6 +15,9 @@ nlohmann::json to_json(google::protobuf::Message const& message);
 /// Prints with a final line feed.
 void print_json(nlohmann::json const& json);
 
+/// The same as XML, an element a field below <root>; the elements of a list have their list's name.
+std::string xml_text(std::string const& root, nlohmann::json const& json);
+
 /// Columns as wide as their widest cell; '>' at the front of a header: right-aligned.
 void print_table(std::vector<std::string> const& headers,
                  std::vector<std::vector<std::string>> const& rows);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/version.h"
+
 namespace pstorage::client {
 
 Cluster::Cluster(Clock& clock, Network& network, Random& random, Log& log, Executor& executor,
@@ -34,6 +36,10 @@ Cluster::Cluster(Clock& clock, Network& network, Random& random, Log& log, Execu
     heartbeat.set_write_ops(sum.writes);
     heartbeat.set_write_bytes(sum.write_bytes);
     heartbeat.set_flushes(sum.flushes);
+    auto const latency = io_latency_.summary(clock_.now());
+    heartbeat.set_io_latency_us(latency.average_us);
+    heartbeat.set_io_latency_max_us(latency.maximum_us);
+    heartbeat.set_version(version());
   });
   session_.set_lost_files_handler([this](File_id file, bool is_shared) {
     if (auto* volume = find(file, is_shared))

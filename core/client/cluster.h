@@ -101,6 +101,7 @@ class Cluster final : public Ticker, private Volume_host {
   };
 
   Clock& clock() override { return clock_; }
+  Latency& io_latency() override { return io_latency_; }
   Log& log() override { return log_; }
   Executor& executor() override { return executor_; }
   Cs_link& link_of(Cs_id cs) override;
@@ -129,6 +130,7 @@ class Cluster final : public Ticker, private Volume_host {
   Cluster_options const options_;
   Mds_session session_;
   Latency_watch latency_;
+  Latency io_latency_;  // of users' reads and writes
   std::map<Cs_id, std::unique_ptr<Cs_link>> links_;
   std::vector<File_volume*> volumes_;  // open ones, also while they are being sealed
   std::vector<std::shared_ptr<Opening>> retries_;

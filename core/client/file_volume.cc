@@ -148,6 +148,7 @@ Request& File_volume::new_request(Request_kind kind) {
   request.fua = false;
   request.error = Errc::ok;
   request.losses = losses_;
+  request.submitted = now();
   request.pieces_left = 1;  // held until every piece has been submitted
   ++requests_open_;
   return request;
@@ -414,6 +415,9 @@ void File_volume::complete_request(Request& request) {
 void File_volume::answer_request(Request& request) {
   Errc const error = request.error;
   Request_kind const kind = request.kind;
+  if (auto const end = now(); kind == Request_kind::read || kind == Request_kind::write) {
+    host_.io_latency().add(end, end - request.submitted);
+  }
   Done done = std::exchange(request.done, nullptr);
   Read_done read_done = std::exchange(request.read_done, nullptr);
   auto extents_done = std::exchange(request.extents_done, nullptr);

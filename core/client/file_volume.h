@@ -14,6 +14,7 @@
 #include "core/client/mds_session.h"
 #include "core/client/volume.h"
 #include "core/env/executor.h"
+#include "core/latency.h"
 
 namespace pstorage::client {
 
@@ -22,6 +23,7 @@ class Volume_host {
  public:
   virtual ~Volume_host() = default;
   virtual Clock& clock() = 0;
+  virtual Latency& io_latency() = 0;
   virtual Log& log() = 0;
   virtual Executor& executor() = 0;
   virtual Mds_session& mds() = 0;

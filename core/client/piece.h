@@ -22,8 +22,9 @@ struct Request {
   bool fua = false;
   std::uint32_t pieces_left = 0;
   std::uint64_t losses = 0;  // of the file's writes, when it was submitted
-  Errc error = Errc::ok;     // the first one
-  Done done;                 // write, zero
+  Time_point submitted{};
+  Errc error = Errc::ok;  // the first one
+  Done done;              // write, zero
   Read_done read_done;
   std::vector<Slice> parts;  // read: the answer; extents: block records or empty
   std::function<void(Request&)> extents_done;

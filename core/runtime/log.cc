@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <string>
@@ -69,12 +70,12 @@ void append_value(std::string& line, std::string_view value) {
   line += '"';
 }
 
-class Stream_log final : public Log {
+class Stream_log final : public Leveled_log {
  public:
   Stream_log(File_descriptor file, Log_level level) : file_(std::move(file)), level_(level) {}
 
   void write(Log_level level, std::string_view message, Fields fields) override {
-    if (level < level_) return;
+    if (level < level_.load(std::memory_order_relaxed)) return;
     std::string line;
     append_time(line);
     line += ' ';
@@ -98,18 +99,20 @@ class Stream_log final : public Log {
     if (file_) put(file_.get(), line);
   }
 
+  void set_level(Log_level level) override { level_ = level; }
+
  private:
   static void put(int fd, std::string const& line) {
     if (::write(fd, line.data(), line.size()) < 0) return;
   }
 
   File_descriptor file_;
-  Log_level level_;
+  std::atomic<Log_level> level_;
 };
 
 }  // namespace
 
-Outcome<std::unique_ptr<Log>> make_log(std::string const& path, Log_level level) {
+Outcome<std::unique_ptr<Leveled_log>> make_log(std::string const& path, Log_level level) {
   File_descriptor file;
   if (!path.empty()) {
     file = File_descriptor(::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640));
@@ -118,7 +121,7 @@ Outcome<std::unique_ptr<Log>> make_log(std::string const& path, Log_level level)
       return failure(code, "cannot open the log " + path + ": " + code.message());
     }
   }
-  std::unique_ptr<Log> log = std::make_unique<Stream_log>(std::move(file), level);
+  std::unique_ptr<Leveled_log> log = std::make_unique<Stream_log>(std::move(file), level);
   return log;
 }
 

@@ -76,8 +76,14 @@ class Runtime {
 /// "program[pid]@host": the name in hellos and sessions.
 std::string process_name();
 
+/// A log whose level may be changed while it is used, by any thread.
+class Leveled_log : public Log {
+ public:
+  virtual void set_level(Log_level level) = 0;
+};
+
 /// Log lines to standard error and, when `path` is not empty, to that file (opened for appending).
 /// Format: "2026-01-31 12:34:56.789 W message key=value". Errors: cannot open the file.
-Outcome<std::unique_ptr<Log>> make_log(std::string const& path, Log_level level);
+Outcome<std::unique_ptr<Leveled_log>> make_log(std::string const& path, Log_level level);
 
 }  // namespace pstorage

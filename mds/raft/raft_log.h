@@ -64,6 +64,8 @@ class Raft_log {
   /// Can an entry of this size ever be written?
   bool fits(std::size_t entry_bytes) const;
   std::uint64_t commits() const { return commits_; }
+  /// Is the disk at it?
+  bool is_committing() const { return is_syncing_; }
 
  private:
   struct Item {               // what one frame may hold: a Ready, or a piece of one

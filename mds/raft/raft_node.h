@@ -54,6 +54,7 @@ class Raft_node final : public Replicated_log,
   std::uint64_t term() const override { return core_ ? core_->term() : 0; }
   std::uint64_t committed() const override { return handed_out_; }
   std::uint64_t commits() const override { return log_file_.commits(); }
+  bool is_committing() const override { return log_file_.is_committing(); }
   void on_tick() override;
 
   std::uint64_t own_id() const override { return id().value; }

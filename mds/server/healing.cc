@@ -263,8 +263,13 @@ void Metadata_server::fill_repair(proto::Status_reply& status) {
     status.set_scrub_errors(status.scrub_errors() + stats.scrub_errors());
     status.set_scrub_repaired(status.scrub_repaired() + stats.scrub_repaired());
   }
+  // On a disk that holds other things, too, the average says nothing: no replica is larger than a
+  // chunk.
+  auto const root = load_inode(database, root_inode);
+  auto const bytes_max = static_cast<double>(root ? root->attributes.chunk_size : 0);
   auto const bytes_a_replica =
-      static_cast<double>(used) / static_cast<double>(std::max<std::uint64_t>(replicas, 1));
+      std::min(bytes_max, static_cast<double>(used) /
+                              static_cast<double>(std::max<std::uint64_t>(replicas, 1)));
   auto const rate = healing_.syncs_a_second;
   status.set_repair_replicas(left);
   status.set_repair_bytes(static_cast<std::uint64_t>(static_cast<double>(left) * bytes_a_replica));

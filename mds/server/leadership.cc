@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "core/address.h"
+#include "core/version.h"
 #include "mds/server/metadata_server.h"
 #include "mds/state/settings.h"
 
@@ -244,6 +245,16 @@ Outcome<void> Metadata_server::may_remove(std::uint32_t id) {
                                     "the others back first");
 }
 
+void Metadata_server::watch_own_load(Time_point now) {
+  ++ticks_;
+  if (entries_.is_committing()) ++ticks_committing_;
+  // The totals are dear to get, and count only once a second anyway.
+  if (now - last_second_ < std::chrono::seconds(1)) return;
+  own_rates_.heard(
+      {entries_.commits(), options_.cpu_us ? options_.cpu_us() : 0, ticks_, ticks_committing_},
+      now);
+}
+
 void Metadata_server::fill_members(proto::Services& services) {
   auto const members = entries_.members();
   auto const rows = load_mds(state_->database());
@@ -265,6 +276,12 @@ void Metadata_server::fill_members(proto::Services& services) {
         std::chrono::duration_cast<std::chrono::milliseconds>(clock_.now() - start_time_).count()));
     mds.set_commits(entries_.commits());
     if (options_.memory_bytes) mds.set_memory_bytes(options_.memory_bytes());
+    auto const [commits, cpu_us, ticks, ticks_committing] = own_rates_.a_second(clock_.now());
+    mds.set_commits_per_s(commits);
+    mds.set_cpu_percent(static_cast<double>(cpu_us) / 1e4);
+    mds.set_commit_percent(100.0 * static_cast<double>(ticks_committing) /
+                           static_cast<double>(std::max<std::uint64_t>(ticks, 1)));
+    mds.set_version(version());
   }
   for (auto const& member : members) {
     bool const is_known = std::any_of(rows.begin(), rows.end(),

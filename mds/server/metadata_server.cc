@@ -121,6 +121,7 @@ void Metadata_server::handle(Connection_id connection, Peer& peer, std::uint64_t
         auto& settings = *answer_now.mutable_registered_cs();
         settings.set_scrub_period_s(tables_.scrub_period_s);
         settings.set_probe(tables_.slow.is_slow(peer.cs));
+        settings.set_log_level(tables_.log_level);
         reply(connection, request_id, answer_now);
       } else {
         refuse(connection, request_id, accepted.error());
@@ -232,6 +233,7 @@ void Metadata_server::on_tick() {
   if (!started_ || fatal_) return;
   auto const now = clock_.now();
   bool const leads = this->leads();
+  watch_own_load(now);
   if (leads) {
     watch_sessions(now);
     watch_servers(now);

@@ -52,6 +52,8 @@ struct Metadata_server_options {
   std::function<void(std::function<void()>)> next_turn;
   /// Resident memory of the process in bytes, for the services list.
   std::function<std::uint64_t()> memory_bytes;
+  /// Processor time of the process so far in microseconds, for the same.
+  std::function<std::uint64_t()> cpu_us;
 };
 
 /// Bytes of all chunk servers, and what of them new data can take.
@@ -189,6 +191,7 @@ class Metadata_server final : public Connection_handler,
                              proto::Cs_heartbeat& heartbeat);
 
   // status.cc
+  void watch_own_load(Time_point now);
   void fill_services(proto::Services& services);
   void fill_servers(proto::Services& services);
   void fill_clients(proto::Services& services);
@@ -297,6 +300,9 @@ class Metadata_server final : public Connection_handler,
   std::map<std::uint64_t, Member_memory> told_of_;  // by id
   Time_point handed_over_{-std::chrono::hours(1)};  // for want of space
   Time_point last_second_;
+  std::uint64_t ticks_ = 0;
+  std::uint64_t ticks_committing_ = 0;
+  Rates<4> own_rates_;  // commits, CPU microseconds, ticks, ticks with a commit under way
   Time_point last_plan_;
   std::map<Cs_id, std::uint64_t> drop_cursor_;
   Healing healing_;

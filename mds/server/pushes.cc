@@ -49,9 +49,7 @@ void Metadata_server::carry_out(Effects& effects) {
   }
   for (auto const cs : effects.slow) tables_.slow.reported(cs, now);
   for (auto const& [chunk, cs] : effects.failed_syncs) tables_.note_failed_sync(chunk, cs, now);
-  if (effects.config_changed) {
-    tables_.scrub_period_s = setting_number(database, "cs.scrub-period");
-  }
+  if (effects.config_changed) tables_.load_settings(database);
   push_minimums(effects.minimums);
   dismiss_dropped(effects.servers);
   healing_.syncs_done += effects.syncs_done;

@@ -78,7 +78,12 @@ void get_events(Database& database, proto::Get_events const& query, proto::Event
   Rows rows(database,
             "SELECT number, time_ms, source, severity, text FROM event WHERE number > ?"
             " ORDER BY number LIMIT ?");
-  rows.bind(1, query.after());
+  auto after = query.after();
+  if (query.newest() != 0) {  // numbers have no gaps
+    auto const last = database.number("SELECT max(number) FROM event", 0);
+    after = last - std::min<std::uint64_t>({last, query.newest(), limit});
+  }
+  rows.bind(1, after);
   rows.bind(2, limit);
   while (rows.next()) {
     auto& event = *events.add_events();
@@ -212,7 +217,12 @@ void Metadata_server::heartbeat(Session_id session, proto::Heartbeat& heartbeat,
   }
   heartbeat.clear_files();
   heartbeat.clear_shared_files();
-  found->second.counters.Swap(&heartbeat);
+  auto& memory = found->second;
+  memory.counters.Swap(&heartbeat);
+  auto const& counters = memory.counters;
+  memory.rates.heard({counters.read_ops(), counters.read_bytes(), counters.write_ops(),
+                      counters.write_bytes(), counters.flushes()},
+                     clock_.now());
 }
 
 Outcome<void> Metadata_server::cs_heartbeat(Connection_id connection, Peer const& peer,
@@ -227,6 +237,12 @@ Outcome<void> Metadata_server::cs_heartbeat(Connection_id connection, Peer const
   memory.last_heartbeat = clock_.now();
   memory.stats.Swap(&heartbeat);
   auto const& stats = memory.stats;
+  memory.rates.heard({stats.read_ops(), stats.read_bytes(), stats.write_ops(), stats.write_bytes(),
+                      stats.syncs(), stats.pulled_bytes()},
+                     clock_.now());
+  if (stats.wall_ms() != 0) {
+    memory.clock_offset_ms = static_cast<std::int64_t>(stats.wall_ms() - clock_.wall_ms());
+  }
   tables_.slow.heard(found->first, std::chrono::microseconds(stats.io_latency_us()),
                      std::chrono::milliseconds(stats.stalled_ms()), clock_.now());
   if (stats.read_only()) {

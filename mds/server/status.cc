@@ -127,6 +127,15 @@ void Metadata_server::fill_servers(proto::Services& services) {
     service.set_write_ops(stats.write_ops());
     service.set_syncs(stats.syncs());
     service.set_pulled_bytes(stats.pulled_bytes());
+    service.set_clock_offset_ms(memory->second.clock_offset_ms);
+    service.set_version(stats.version());
+    auto const rates = memory->second.rates.a_second(clock_.now());
+    service.set_read_ops_per_s(rates[0]);
+    service.set_read_bytes_per_s(rates[1]);
+    service.set_write_ops_per_s(rates[2]);
+    service.set_write_bytes_per_s(rates[3]);
+    service.set_syncs_per_s(rates[4]);
+    service.set_pulled_bytes_per_s(rates[5]);
   }
 }
 
@@ -158,6 +167,15 @@ void Metadata_server::fill_clients(proto::Services& services) {
     service.set_read_ops(counters.read_ops());
     service.set_write_ops(counters.write_ops());
     service.set_syncs(counters.flushes());
+    service.set_io_latency_us(counters.io_latency_us());
+    service.set_io_latency_max_us(counters.io_latency_max_us());
+    service.set_version(counters.version());
+    auto const rates = memory->second.rates.a_second(clock_.now());
+    service.set_read_ops_per_s(rates[0]);
+    service.set_read_bytes_per_s(rates[1]);
+    service.set_write_ops_per_s(rates[2]);
+    service.set_write_bytes_per_s(rates[3]);
+    service.set_syncs_per_s(rates[4]);
   }
 }
 

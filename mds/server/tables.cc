@@ -13,7 +13,7 @@ constexpr Duration setback_max = std::chrono::seconds(30);
 }  // namespace
 
 void Leader_tables::load(Database& database, Time_point now) {
-  scrub_period_s = setting_number(database, "cs.scrub-period");
+  load_settings(database);
   {
     Rows rows(database, "SELECT id FROM session");
     while (rows.next()) sessions[Session_id{rows.u64(0)}].last_heard = now;
@@ -26,6 +26,11 @@ void Leader_tables::load(Database& database, Time_point now) {
   while (rows.next()) {
     leases[File_id{rows.u64(0)}] = {Session_id{rows.u64(1)}, Epoch{rows.u32(2)}};
   }
+}
+
+void Leader_tables::load_settings(Database& database) {
+  scrub_period_s = setting_number(database, "cs.scrub-period");
+  log_level = static_cast<std::uint32_t>(setting_number(database, "cs.log.level"));
 }
 
 void Leader_tables::refresh_session(Database& database, Session_id session, Time_point now) {

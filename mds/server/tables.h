@@ -12,6 +12,7 @@
 #include "core/ids.h"
 #include "mds.pb.h"
 #include "mds/planner/slow_watch.h"
+#include "mds/server/rates.h"
 #include "mds/state/chunks.h"
 
 namespace pstorage::mds {
@@ -22,6 +23,7 @@ struct Session_memory {
   bool is_expiring = false;    // proposed
   std::uint64_t told_mds = 0;  // generation of mds_clients that it knows
   proto::Heartbeat counters;   // its files are not kept
+  Rates<5> rates;              // reads, bytes, writes, bytes, flushes
 };
 
 struct Cs_memory {
@@ -34,6 +36,8 @@ struct Cs_memory {
   Time_point last_pushed;    // garbage and sync orders
   bool is_deleting = false;  // Delete_chunks sent, answer awaited
   proto::Cs_heartbeat stats;
+  Rates<6> rates;                    // reads, bytes, writes, bytes, syncs, pulled bytes
+  std::int64_t clock_offset_ms = 0;  // its clock minus ours
 };
 
 struct Lease_memory {
@@ -58,9 +62,11 @@ struct Leader_tables {
   std::vector<std::string> mds_clients;  // where clients reach the metadata servers
   std::uint64_t mds_generation = 0;
   std::uint64_t scrub_period_s = 0;  // cs.scrub-period
+  std::uint32_t log_level = 0;       // cs.log.level
 
   /// Reads everything; all timeouts count from `now`.
   void load(Database& database, Time_point now);
+  void load_settings(Database& database);
   void refresh_session(Database& database, Session_id session, Time_point now);
   void refresh_server(Database& database, Cs_id cs, Time_point now);
   void refresh_lease(Database& database, File_id file);

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "core/nearest.h"
 #include "mds/state/chunks.h"
 #include "mds/state/commands.h"
 #include "mds/state/settings.h"
@@ -67,32 +68,10 @@ Applied check_addresses(proto::Register_cs const& command) {
   return success();
 }
 
-/// Levenshtein distance, for "did you mean".
-std::size_t distance(std::string const& a, std::string const& b) {
-  std::vector<std::size_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    auto diagonal = row[0];
-    row[0] = i;
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      auto const replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
-    }
-  }
-  return row[b.size()];
-}
-
 std::string nearest_setting(std::string const& name) {
-  std::string best;
-  auto best_distance = name.size() + 100;
-  for (auto const& setting : known_settings()) {
-    if (auto const d = distance(name, setting.name); d < best_distance) {
-      best_distance = d;
-      best = setting.name;
-    }
-  }
-  return best;
+  std::vector<std::string> names;
+  for (auto const& setting : known_settings()) names.emplace_back(setting.name);
+  return nearest(name, names);
 }
 
 }  // namespace
@@ -170,6 +149,8 @@ Applied apply_register_cs(Context& context, proto::Register_cs const& command,
       setting_number(context.database, "net.encryption") != 0);
   reply.mutable_registered_cs()->set_scrub_period_s(
       setting_number(context.database, "cs.scrub-period"));
+  reply.mutable_registered_cs()->set_log_level(
+      static_cast<std::uint32_t>(setting_number(context.database, "cs.log.level")));
   return success();
 }
 

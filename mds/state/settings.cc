@@ -31,6 +31,8 @@ void set_meta_text(Database& database, char const* name, std::string const& text
 
 std::vector<Setting> const& known_settings() {
   static std::vector<Setting> const settings = {
+      {"cs.log.level", "0", 0, 4,
+       "what chunk servers log: 1 errors, 2 warnings, 3 changes, 4 all; 0: as each was started"},
       {"cs.scrub-period", "604800", 0, 31'536'000,
        "seconds in which a chunk server reads everything it has once; 0: never"},
       {"freespace.threshold.mb", "1024", 0, 1u << 30,

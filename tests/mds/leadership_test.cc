@@ -37,6 +37,7 @@ class Played_log final : public Replicated_log {
   std::uint64_t term() const override { return 3; }
   std::uint64_t committed() const override { return last; }
   std::uint64_t commits() const override { return 0; }
+  bool is_committing() const override { return false; }
   std::uint64_t own_id() const override { return 7; }
   std::vector<Log_member> members() const override { return all; }
   Outcome<void> add_member(std::uint64_t id, std::string const& address) override {

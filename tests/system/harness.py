@@ -287,6 +287,9 @@ class Faulty_disk:
         os.mkdir(self.backing)
         os.mkdir(self.mount_point)
         self.spoil()
+        self.mount()
+
+    def mount(self):
         self.process = subprocess.Popen(
             [os.path.join(BUILD, "bin", "faultfs"), self.backing, self.mount_point, self.control],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -302,6 +305,13 @@ class Faulty_disk:
         with open(self.control + ".new", "w", encoding="ascii") as file:
             file.write("".join(line + "\n" for line in lines))
         os.rename(self.control + ".new", self.control)
+
+    def cut_power(self):
+        """What is in its cache ("cache write") is lost; then it is there again."""
+        self.process.kill()
+        self.process.wait()
+        run("umount", "--lazy", self.mount_point)
+        self.mount()
 
     def down(self):
         self.spoil()

@@ -10,6 +10,8 @@
 //   fail OPERATION ERRNO [PART]           it fails with that number
 //   hang OPERATION [PART]                 it waits until the line is gone
 //   lie sync [PART]                       a sync answers at once and does nothing
+//   cache write [PART]                    writes inside the file stay in memory until a sync that
+//                                         does not lie: a kill of this process is a power cut
 //
 // OPERATION: read, write, sync (fsync and fdatasync), any. PART: only files whose path has it.
 #define FUSE_USE_VERSION 35
@@ -20,10 +22,12 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
 #include <fstream>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <sstream>
@@ -86,6 +90,41 @@ class Control {
   std::vector<Fault> faults_;
 };
 
+/// What a disk with a volatile cache has not written yet. Thread-safe.
+class Write_cache {
+ public:
+  void write(std::string const& path, off_t offset, std::string data) {
+    std::lock_guard const lock(mutex_);
+    files_[path].push_back({offset, std::move(data)});
+  }
+  /// Lays over `to`, read from `offset`, what is newer.
+  void lay_over(std::string const& path, char* to, std::size_t bytes, off_t offset) {
+    std::lock_guard const lock(mutex_);
+    auto const found = files_.find(path);
+    if (found == files_.end()) return;
+    auto const end = offset + static_cast<off_t>(bytes);
+    for (auto const& [at, data] : found->second) {
+      auto const first = std::max(at, offset);
+      auto const last = std::min(at + static_cast<off_t>(data.size()), end);
+      if (first < last)
+        std::copy_n(data.data() + (first - at), last - first, to + (first - offset));
+    }
+  }
+  bool write_out(std::string const& path, int descriptor) {
+    std::lock_guard const lock(mutex_);
+    for (auto const& [at, data] : files_[path]) {
+      if (::pwrite(descriptor, data.data(), data.size(), at) < 0) return false;
+    }
+    files_.erase(path);
+    return true;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::string, std::vector<std::pair<off_t, std::string>>> files_;
+};
+
+Write_cache cache;
 std::string base;
 Control* control = nullptr;
 
@@ -166,18 +205,29 @@ int make_node(char const* path, mode_t mode, dev_t device) {
 
 int read_file(char const*, char* to, std::size_t bytes, off_t offset, fuse_file_info* info) {
   if (auto const over = spoil("read", file_of(info).path)) return *over;
-  return result_of(::pread(descriptor_of(info), to, bytes, offset));
+  auto const result = ::pread(descriptor_of(info), to, bytes, offset);
+  if (result > 0) cache.lay_over(file_of(info).path, to, static_cast<std::size_t>(result), offset);
+  return result_of(result);
 }
 
 int write_file(char const*, char const* from, std::size_t bytes, off_t offset,
                fuse_file_info* info) {
-  if (auto const over = spoil("write", file_of(info).path)) return *over;
+  auto const& path = file_of(info).path;
+  if (auto const over = spoil("write", path)) return *over;
+  auto const fault = control->find("write", path);
+  struct stat status {};
+  if (fault && fault->verb == "cache" && ::fstat(descriptor_of(info), &status) == 0 &&
+      offset + static_cast<off_t>(bytes) <= status.st_size) {
+    cache.write(path, offset, {from, bytes});
+    return static_cast<int>(bytes);
+  }
   return result_of(::pwrite(descriptor_of(info), from, bytes, offset));
 }
 
 int sync_file(char const*, int data_only, fuse_file_info* info) {
   if (auto const over = spoil("sync", file_of(info).path)) return *over;
   int const descriptor = descriptor_of(info);
+  if (!cache.write_out(file_of(info).path, descriptor)) return -errno;
   return result_of(data_only != 0 ? ::fdatasync(descriptor) : ::fsync(descriptor));
 }
 

@@ -7,8 +7,9 @@
 
 #include "core/env/clock.h"
 
-namespace pstorage::cs {
+namespace pstorage {
 
+/// Pure. Thread: the owner's loop.
 class Latency {
  public:
   void add(Time_point now, Duration value) {
@@ -55,4 +56,4 @@ class Latency {
   std::array<Slot, seconds> slots_{};
 };
 
-}  // namespace pstorage::cs
+}  // namespace pstorage
