@@ -34,6 +34,7 @@ struct Options {
   std::string log_path;
   std::string log_level = "info";
   bool background = false;
+  bool respawns = false;
   bool encrypt = false;
   int cpu_affinity = -1;
   unsigned busy_poll_us = 0;
@@ -57,6 +58,7 @@ void add_options(CLI::App& app, Options& options) {
   app.add_option("-d,--debug-level", options.log_level, "debug, info, warn or error")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}));
   app.add_flag("-D,--daemon", options.background, "Go into the background once serving");
+  app.add_flag("--respawn", options.respawns, "With -D: start again after a failure");
   app.add_flag("--encrypt", options.encrypt, "Encrypt the traffic with the cluster");
   app.add_option("--wait", options.wait_seconds,
                  "Seconds to wait for a volume in use or a cluster that does not answer")
@@ -95,6 +97,15 @@ int inherited_sockets() {
   return number("LISTEN_PID") == ::getpid() ? static_cast<int>(number("LISTEN_FDS")) : 0;
 }
 
+/// Where the servers of a cluster on this host keep their socket and process ids.
+std::string run_directory(std::string const& cluster) { return "/run/pstorage/" + cluster; }
+
+/// Serves at the default socket only: at most one of a cluster on a host, which the service scripts
+/// look for.
+bool is_the_host_s(Options const& options) {
+  return options.socket.empty() && options.address.empty() && inherited_sockets() == 0;
+}
+
 /// Where to serve; makes the directory of the default socket.
 Outcome<std::vector<Address>> addresses_of(Options const& options) {
   std::vector<Address> addresses;
@@ -103,10 +114,9 @@ Outcome<std::vector<Address>> addresses_of(Options const& options) {
     addresses.push_back(std::move(address));
   }
   std::string socket = options.socket;
-  if (socket.empty() && addresses.empty() && inherited_sockets() == 0) {
-    auto const directory = "/run/pstorage/" + options.cluster;
-    PS_CHECK(make_directories(directory));
-    socket = directory + "/nbd.sock";
+  if (is_the_host_s(options)) {
+    PS_CHECK(make_directories(run_directory(options.cluster)));
+    socket = run_directory(options.cluster) + "/nbd.sock";
   }
   if (!socket.empty()) {
     PS_TRY(auto address, Address::parse("unix:" + socket, 0));
@@ -219,6 +229,14 @@ class Service {
   std::optional<Deadline> deadline_;
 };
 
+/// Where the process that starts this daemon again notes itself; empty: none is asked for.
+std::string keeper_file(Options const& options) {
+  auto const cluster = cluster_name(options.cluster);
+  if (!options.respawns || !cluster.has_value()) return {};
+  auto const directory = run_directory(cluster.value());
+  return make_directories(directory).has_value() ? directory + "/nbd.keeper" : "";
+}
+
 Outcome<void> serve(Options options, cli::Daemon_start& start) {
   PS_TRY(options.cluster, cluster_name(options.cluster));
   for (auto const& volume : options.volumes) PS_CHECK(volume::parse_volume_name(volume));
@@ -248,6 +266,8 @@ Outcome<void> serve(Options options, cli::Daemon_start& start) {
   };
   PS_TRY(auto server, server_options(options));
   Service service(options, runtime, std::move(cluster), std::move(server));
+  std::optional<cli::Pid_file> pid_file;
+  if (is_the_host_s(options)) pid_file.emplace(run_directory(options.cluster) + "/nbd.pid");
   return service.run(addresses, start);
 }
 
@@ -265,7 +285,7 @@ int main(int count, char** arguments) {
     std::cerr << "pstorage-nbd: " << error.what() << "; try 'pstorage-nbd --help'\n";
     return 2;
   }
-  pstorage::cli::Daemon_start start(options.background);
+  pstorage::cli::Daemon_start start(options.background, pstorage::nbd::keeper_file(options));
   auto const served = pstorage::nbd::serve(options, start);
   if (served.has_value()) return 0;
   start.failed("pstorage-nbd", served.error().text);

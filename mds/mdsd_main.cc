@@ -7,6 +7,7 @@
 
 #include "core/auth/key.h"
 #include "core/cli/daemon.h"
+#include "core/cli/run_as.h"
 #include "core/config/etc.h"
 #include "core/disk/atomic_file.h"
 #include "core/runtime/runtime.h"
@@ -23,7 +24,9 @@ struct Options {
   std::string repository;
   std::string log_path;
   std::string level = "info";
+  std::string user;
   bool is_background = false;
+  bool respawns = false;
   int cpu_affinity = -1;
   unsigned busy_poll_us = 0;
 };
@@ -96,6 +99,7 @@ Outcome<void> serve(Options const& options, mds::Repository const& repository, L
   auto const& directory = options.repository;
   PS_TRY(auto const key, load_key(key_path(repository.cluster)));
   PS_TRY(auto const host, host_id(true));
+  if (!options.user.empty()) PS_CHECK(cli::run_as(options.user, {directory}));
   Runtime_options runtime_options;
   auto& identity = runtime_options.identity;
   identity.role = Role::mds;
@@ -157,7 +161,8 @@ Outcome<void> serve(Options const& options, mds::Repository const& repository, L
 }
 
 int run(Options options) {
-  cli::Daemon_start start(options.is_background);
+  cli::Daemon_start start(options.is_background,
+                          options.respawns ? options.repository + "/mdsd.keeper" : "");
   auto const fail = [&start](Failure const& why) {
     start.failed("mdsd", why.text);
     return 1;
@@ -166,20 +171,16 @@ int run(Options options) {
   if (!repository.has_value()) return fail(repository.error());
   auto const lock = cli::File_lock::acquire(options.repository + "/lock");
   if (!lock.has_value()) return fail(lock.error());
-  if (options.log_path.empty() && options.is_background) {
-    options.log_path = options.repository + "/logs/log";
-    if (auto const made = make_directories(options.repository + "/logs"); !made.has_value()) {
-      return fail(made.error());
-    }
-  }
-  auto const log = make_log(options.log_path, level_of(options.level));
+  auto const log_path = cli::log_path(options.log_path, options.repository, options.is_background);
+  if (!log_path.has_value()) return fail(log_path.error());
+  auto const log = make_log(log_path.value(), level_of(options.level));
   if (!log.has_value()) return fail(log.error());
   auto const served = serve(options, repository.value(), *log.value(), start);
   if (served.has_value()) {
     log.value()->info("stopped");
     return 0;
   }
-  if (!options.log_path.empty()) log.value()->error(served.error().text);
+  if (!log_path.value().empty()) log.value()->error(served.error().text);
   return fail(served.error());
 }
 
@@ -195,6 +196,8 @@ int main(int argc, char** argv) {
   app.add_option("-d,--log-level", options.level, "debug, info, warn or error")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}));
   app.add_flag("-D,--daemon", options.is_background, "Run in the background");
+  app.add_flag("--respawn", options.respawns, "With -D: start again after a failure");
+  app.add_option("-u,--user", options.user, "Give the repository to this user and run as it");
   app.add_option("--cpu-affinity", options.cpu_affinity, "Run on this CPU only");
   app.add_option("--busy-poll-us", options.busy_poll_us, "Spin this long before sleeping");
   app.set_version_flag("-v,--version", "mdsd " PSTORAGE_VERSION);

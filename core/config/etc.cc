@@ -165,16 +165,25 @@ Outcome<void> note_repository(std::string const& cluster, std::string const& kin
 }
 
 Outcome<void> save_bootstrap_list(std::string const& cluster, std::vector<Address> const& servers) {
+  PS_CHECK(make_directories(cluster_directory(cluster)));
+  return save_server_list(bootstrap_path(cluster), servers);
+}
+
+Outcome<std::vector<Address>> load_server_list(std::string const& path) {
+  PS_TRY(auto const content, read_small_file(path, small_file_bytes_max));
+  return parse_servers(split(content, "\n,"), path);
+}
+
+Outcome<void> save_server_list(std::string const& path, std::vector<Address> const& servers) {
   std::vector<Address> all;
-  if (auto known = bootstrap_list(cluster, ""); known) all = std::move(known).value();
+  if (auto known = load_server_list(path); known) all = std::move(known).value();
   auto const known = all.size();
   for (auto const& server : servers)
     if (std::find(all.begin(), all.end(), server) == all.end()) all.push_back(server);
   if (all.size() == known && known != 0) return success();
   std::string content;
   for (auto const& server : all) content += mds_text(server) + "\n";
-  PS_CHECK(make_directories(cluster_directory(cluster)));
-  return write_file_atomically(bootstrap_path(cluster), as_bytes(content), 0644);
+  return write_file_atomically(path, as_bytes(content), 0644);
 }
 
 }  // namespace pstorage

@@ -39,5 +39,8 @@ Outcome<void> note_repository(std::string const& cluster, std::string const& kin
 /// Adds client addresses that are new, as bootstrap_list returns them, to bs.list (atomically, no
 /// duplicates).
 Outcome<void> save_bootstrap_list(std::string const& cluster, std::vector<Address> const& servers);
+/// The same with a file like bs.list elsewhere: for daemons that may not write to etc_root().
+Outcome<std::vector<Address>> load_server_list(std::string const& path);
+Outcome<void> save_server_list(std::string const& path, std::vector<Address> const& servers);
 
 }  // namespace pstorage
