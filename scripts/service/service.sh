@@ -94,6 +94,12 @@ stop_one() {
   say "$1 stopped"
 }
 
+restart_running() {
+  { pid_of "$1" || keeper_of "$1"; } >/dev/null || return 0
+  stop_one "$1"
+  start_one "$1"
+}
+
 status_one() {
   if pid=$(pid_of "$1"); then
     say "$1 runs (pid $pid)"
@@ -143,6 +149,7 @@ case ${1:-} in
     for_each stop_one
     for_each start_one
     ;;
+  try-restart) for_each restart_running ;;
   status) for_each status_one ;;
   start-units) for_each start_unit ;;
   *)
