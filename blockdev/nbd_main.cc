@@ -15,6 +15,7 @@
 #include "blockdev/cluster_provider.h"
 #include "blockdev/nbd_server.h"
 #include "core/cli/daemon.h"
+#include "core/cli/monitor.h"
 #include "core/config/etc.h"
 #include "core/disk/atomic_file.h"
 
@@ -39,6 +40,7 @@ struct Options {
   int cpu_affinity = -1;
   unsigned busy_poll_us = 0;
   unsigned wait_seconds = 12;
+  std::string metrics;
   Tls_options tls;
   std::vector<std::string> allow;
   std::size_t connections_max = Server_options().connections_max;
@@ -60,6 +62,8 @@ void add_options(CLI::App& app, Options& options) {
   app.add_flag("-D,--daemon", options.background, "Go into the background once serving");
   app.add_flag("--respawn", options.respawns, "With -D: start again after a failure");
   app.add_flag("--encrypt", options.encrypt, "Encrypt the traffic with the cluster");
+  app.add_option("--metrics", options.metrics,
+                 "ADDR[:PORT] for metrics over HTTP, or off (default: 127.0.0.1, any port)");
   app.add_option("--wait", options.wait_seconds,
                  "Seconds to wait for a volume in use or a cluster that does not answer")
       ->check(CLI::Range(0u, 3600u));
@@ -159,6 +163,22 @@ class Service {
   }
   Service(Service const&) = delete;
   Service& operator=(Service const&) = delete;
+
+  /// For /metrics: by volume, and by chunk server as this client sees them.
+  void collect(Metrics_text& text) const {
+    server_.collect(text);
+    text.gauge("pstorage_client_cs_up", "1: there is a connection to this chunk server.");
+    cluster_.visit_links([&text](client::Cs_link const& link) {
+      text.add({{"cs", std::to_string(link.id().value)}}, link.is_up() ? 1 : 0);
+    });
+    text.histogram("pstorage_client_cs_request_duration_seconds",
+                   "From a request to the chunk server's answer, as this client sees it.");
+    cluster_.visit_links([&text](client::Cs_link const& link) {
+      auto const cs = std::to_string(link.id().value);
+      text.add({{"cs", cs}, {"operation", "read"}}, link.reads());
+      text.add({{"cs", cs}, {"operation", "write"}}, link.writes());
+    });
+  }
 
   /// Runs until a signal, or until it cannot serve.
   Outcome<void> run(std::vector<Address> const& addresses, cli::Daemon_start& start) {
@@ -267,7 +287,18 @@ Outcome<void> serve(Options options, cli::Daemon_start& start) {
   PS_TRY(auto server, server_options(options));
   Service service(options, runtime, std::move(cluster), std::move(server));
   std::optional<cli::Pid_file> pid_file;
-  if (is_the_host_s(options)) pid_file.emplace(run_directory(options.cluster) + "/nbd.pid");
+  cli::Monitor_options monitor;
+  if (is_the_host_s(options)) {
+    pid_file.emplace(run_directory(options.cluster) + "/nbd.pid");
+    monitor.note_path = run_directory(options.cluster) + "/nbd.metrics";
+  }
+  monitor.given = options.metrics;
+  monitor.preferred = Address{.host = "127.0.0.1", .port = 0, .unix_path = {}};
+  monitor.daemon = "pstorage-nbd";
+  PS_TRY(auto const served,
+         cli::Monitor::start(runtime, std::move(monitor),
+                             {[&service](Metrics_text& text) { service.collect(text); },
+                              [] { return std::string(); }, nullptr}));
   return service.run(addresses, start);
 }
 

@@ -12,6 +12,7 @@
 
 #include "core/auth/key.h"
 #include "core/cli/daemon.h"
+#include "core/cli/monitor.h"
 #include "core/cli/run_as.h"
 #include "core/config/etc.h"
 #include "core/disk/atomic_file.h"
@@ -30,6 +31,7 @@ struct Options {
   std::string log_path;
   std::string level = "info";
   std::string user;
+  std::string metrics;
   bool is_background = false;
   bool respawns = false;
   bool encrypt = false;
@@ -193,6 +195,18 @@ cs::Chunk_server_options server_options(Options const& options,
   return made;
 }
 
+Outcome<std::unique_ptr<cli::Monitor>> start_monitor(Options const& options, Runtime& runtime,
+                                                     cs::Chunk_server& server) {
+  cli::Monitor_options monitor;
+  monitor.given = options.metrics;
+  monitor.preferred = Address{.host = "127.0.0.1", .port = 0, .unix_path = {}};
+  monitor.note_path = options.repository + "/metrics.address";
+  monitor.daemon = "csd";
+  return cli::Monitor::start(runtime, std::move(monitor),
+                             {[&server](Metrics_text& text) { server.collect(text); },
+                              [&server] { return server.trouble(); }, nullptr});
+}
+
 /// Serves until it is told to stop.
 Outcome<void> serve(Options const& options, Log& log, cli::Daemon_start& start) {
   PS_TRY(auto const identity, load_identity(options.repository));
@@ -234,6 +248,7 @@ Outcome<void> serve(Options const& options, Log& log, cli::Daemon_start& start) 
   });
   cli::Pid_file const pid_file(options.repository + "/csd.pid");
   server.serve(addresses);
+  PS_TRY(auto const monitor, start_monitor(options, runtime, server));
   log.info(
       "chunk server is ready",
       {{"cluster", identity.cluster}, {"cs", identity.cs}, {"address", addresses.front().text()}});
@@ -291,6 +306,8 @@ int main(int argc, char** argv) {
   app.add_option("-d,--log-level", options.level, "debug, info, warn or error")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}));
   app.add_flag("-D,--daemon", options.is_background, "Run in the background");
+  app.add_option("--metrics", options.metrics,
+                 "ADDR[:PORT] for metrics over HTTP, or off (default: 127.0.0.1, any port)");
   app.add_flag("--respawn", options.respawns, "With -D: start again after a failure");
   app.add_option("-u,--user", options.user, "Give the repository to this user and run as it");
   app.add_flag("--encrypt", options.encrypt, "Encrypt the traffic of this chunk server");

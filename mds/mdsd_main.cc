@@ -7,14 +7,17 @@
 
 #include "core/auth/key.h"
 #include "core/cli/daemon.h"
+#include "core/cli/monitor.h"
 #include "core/cli/run_as.h"
 #include "core/config/etc.h"
 #include "core/disk/atomic_file.h"
 #include "core/runtime/runtime.h"
+#include "mds/monitoring.h"
 #include "mds/raft/database_snapshot.h"
 #include "mds/raft/raft_node.h"
 #include "mds/repository.h"
 #include "mds/server/metadata_server.h"
+#include "mds/status_page.h"
 
 namespace {
 
@@ -25,6 +28,8 @@ struct Options {
   std::string log_path;
   std::string level = "info";
   std::string user;
+  std::string metrics;
+  std::string page = "password";
   bool is_background = false;
   bool respawns = false;
   int cpu_affinity = -1;
@@ -93,6 +98,54 @@ class Stopper final : public Ticker {
   std::optional<Time_point> until_;
 };
 
+/// /metrics, /healthz and the status page.
+class Monitoring {
+ public:
+  Monitoring(Options const& options, mds::Repository const& repository, Runtime& runtime,
+             mds::Metadata_server& server, Cluster_key const& key)
+      : server_(server),
+        page_(runtime, server, key,
+              options.page == "off"    ? mds::Page_access::off
+              : options.page == "open" ? mds::Page_access::open
+                                       : mds::Page_access::password,
+              is_loopback(options)) {
+    settings_.given = options.metrics;
+    // A port that one can know without looking; where the MDS itself has another than the usual
+    // one, what is beside it may be another MDS's.
+    bool const is_usual = repository.address.port == mds_port_default;
+    settings_.preferred = Address{
+        .host = "127.0.0.1", .port = is_usual ? page_port : std::uint16_t{0}, .unix_path = {}};
+    settings_.note_path = options.repository + "/metrics.address";
+    settings_.daemon = "mdsd";
+  }
+
+  Outcome<void> start(Runtime& runtime) {
+    cli::Monitor::Sources sources;
+    sources.metrics = [this](Metrics_text& text) {
+      mds::collect(text, server_.entries(), page_.status());
+    };
+    sources.trouble = [this] { return server_.trouble(); };
+    sources.pages = [this](http::Request const& request, http::Respond respond) {
+      page_.answer(request, std::move(respond));
+    };
+    PS_TRY(monitor_, cli::Monitor::start(runtime, settings_, std::move(sources)));
+    return success();
+  }
+
+ private:
+  static bool is_loopback(Options const& options) {
+    auto const given = Address::parse(options.metrics, 0);
+    return options.metrics.empty() || (given.has_value() && http::is_loopback(given.value().host));
+  }
+
+  static constexpr std::uint16_t page_port = mds_port_default + 2;
+
+  mds::Metadata_server& server_;
+  mds::Status_page page_;
+  cli::Monitor_options settings_;
+  std::unique_ptr<cli::Monitor> monitor_;
+};
+
 /// Serves until it is told to stop.
 Outcome<void> serve(Options const& options, mds::Repository const& repository, Log& log,
                     cli::Daemon_start& start) {
@@ -149,6 +202,8 @@ Outcome<void> serve(Options const& options, mds::Repository const& repository, L
     log.info("stopping");
     stopper.begin(server.hand_over());
   });
+  Monitoring monitoring(options, repository, runtime, server, key);
+  PS_CHECK(monitoring.start(runtime));
   cli::Pid_file const pid_file(directory + "/mdsd.pid");
   log.info("metadata server is ready",
            {{"cluster", repository.cluster}, {"mds", repository.id}, {"clients", address.text()}});
@@ -196,6 +251,12 @@ int main(int argc, char** argv) {
   app.add_option("-d,--log-level", options.level, "debug, info, warn or error")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}));
   app.add_flag("-D,--daemon", options.is_background, "Run in the background");
+  app.add_option("--metrics", options.metrics,
+                 "ADDR[:PORT] for metrics and the status page over HTTP, or off (default: "
+                 "127.0.0.1:2512, another port if the MDS has not port 2510)");
+  app.add_option("--status-page", options.page,
+                 "password (default: that of the cluster), open or off")
+      ->check(CLI::IsMember({"password", "open", "off"}));
   app.add_flag("--respawn", options.respawns, "With -D: start again after a failure");
   app.add_option("-u,--user", options.user, "Give the repository to this user and run as it");
   app.add_option("--cpu-affinity", options.cpu_affinity, "Run on this CPU only");
