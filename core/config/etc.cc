@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdlib>
+#include <filesystem>
 
 #include "core/assert.h"
+#include "core/config/dns.h"
 #include "core/disk/atomic_file.h"
 
 namespace pstorage {
@@ -139,15 +141,36 @@ std::string host_location() {
   return content ? trimmed(content.value()) : std::string();
 }
 
+Outcome<std::vector<Address>> servers_in_dns(std::string const& cluster) {
+  PS_TRY(auto const found, find_srv(cluster));
+  std::vector<std::string> texts;
+  for (auto const& server : found) texts.push_back(server.host + ":" + std::to_string(server.port));
+  return parse_servers(texts, "DNS (" + srv_name(cluster) + ")");
+}
+
 Outcome<std::vector<Address>> bootstrap_list(std::string const& cluster, std::string const& given) {
   if (!given.empty()) return parse_servers(split(given, ","), "the list '" + given + "'");
   auto const path = bootstrap_path(cluster);
-  auto content = read_small_file(path, small_file_bytes_max);
-  if (!content && content.error().code == Errc::not_found)
-    return failure(Errc::not_found, "where is cluster " + cluster + "? There is no " + path +
-                                        ": give -b ADDR[:PORT] or run auth-node with it");
-  if (!content) return content.error();
-  return parse_servers(split(content.value(), "\n,"), path);
+  auto listed = load_server_list(path);
+  if (listed || listed.error().code != Errc::not_found) return listed;
+  auto found = servers_in_dns(cluster);
+  if (found) return found;
+  return failure(Errc::not_found, "where is cluster " + cluster + "? There is no " + path +
+                                      ", and " + found.error().text +
+                                      ": give -b ADDR[:PORT] or run auth-node with it");
+}
+
+std::vector<std::string> known_clusters() {
+  std::vector<std::string> names;
+  std::error_code error;
+  std::filesystem::directory_iterator entry(etc_root() + "/clusters", error);
+  for (std::filesystem::directory_iterator const end; !error && entry != end;
+       entry.increment(error)) {
+    auto const name = entry->path().filename().string();
+    if (cluster_name(name).has_value()) names.push_back(name);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
 }
 
 Outcome<void> note_repository(std::string const& cluster, std::string const& kind,
