@@ -160,6 +160,13 @@ void Exports::release(client::Volume const& volume) {
   if (entry->lost && entry->users == 0 && entry->state == Export::State::open) start_close(*name);
 }
 
+Exports::Io& Exports::io_of(client::Volume const& volume) {
+  std::string const* name = nullptr;
+  if (find(volume, &name) == nullptr) return io_of_others_;
+  if (auto const known = io_.find(*name); known != io_.end()) return known->second;
+  return io_.size() < io_max ? io_[*name] : io_of_others_;
+}
+
 void Exports::mark_lost(client::Volume const& volume) {
   auto* const entry = find(volume, nullptr);
   if (entry == nullptr || std::exchange(entry->lost, true)) return;

@@ -12,6 +12,7 @@
 #include "blockdev/volume_provider.h"
 #include "core/env/clock.h"
 #include "core/log.h"
+#include "core/metrics/histogram.h"
 #include "core/net/rate_limit.h"
 
 namespace pstorage::nbd {
@@ -47,9 +48,21 @@ class Exports final : public Ticker {
   /// Flushes and closes all; `done` when all have answered. Nothing can be acquired any more.
   void close_all(std::function<void()> done);
 
+  /// What was asked of a volume since the start, by all its clients.
+  struct Io {
+    Io_counters reads, writes, flushes, discards;
+    std::uint64_t errors = 0;
+  };
+  /// Of an acquired volume; stays where it is.
+  Io& io_of(client::Volume const& volume);
+  /// By name; of all volumes that were ever acquired, at most io_max.
+  std::map<std::string, Io> const& io() const { return io_; }
+
   void on_tick() override;
 
  private:
+  static constexpr std::size_t io_max = 10'000;
+
   struct Export {
     enum class State { opening, open, closing };
     State state = State::opening;
@@ -77,6 +90,8 @@ class Exports final : public Ticker {
   std::set<std::string> named_;
   std::map<std::string, Export> exports_;  // ordered: its order must not depend on hashes
   std::vector<std::unique_ptr<client::Volume>> dead_;  // closed; destroyed at the next tick
+  std::map<std::string, Io> io_;
+  Io io_of_others_;  // beyond io_max
   std::function<void()> all_closed_;
   bool closing_all_ = false;
   Rate_limit refusals_;

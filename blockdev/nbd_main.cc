@@ -15,6 +15,7 @@
 #include "blockdev/cluster_provider.h"
 #include "blockdev/nbd_server.h"
 #include "core/cli/daemon.h"
+#include "core/cli/monitor.h"
 #include "core/config/etc.h"
 #include "core/disk/atomic_file.h"
 
@@ -34,10 +35,12 @@ struct Options {
   std::string log_path;
   std::string log_level = "info";
   bool background = false;
+  bool respawns = false;
   bool encrypt = false;
   int cpu_affinity = -1;
   unsigned busy_poll_us = 0;
   unsigned wait_seconds = 12;
+  std::string metrics;
   Tls_options tls;
   std::vector<std::string> allow;
   std::size_t connections_max = Server_options().connections_max;
@@ -57,7 +60,10 @@ void add_options(CLI::App& app, Options& options) {
   app.add_option("-d,--debug-level", options.log_level, "debug, info, warn or error")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}));
   app.add_flag("-D,--daemon", options.background, "Go into the background once serving");
+  app.add_flag("--respawn", options.respawns, "With -D: start again after a failure");
   app.add_flag("--encrypt", options.encrypt, "Encrypt the traffic with the cluster");
+  app.add_option("--metrics", options.metrics,
+                 "ADDR[:PORT] for metrics over HTTP, or off (default: 127.0.0.1, any port)");
   app.add_option("--wait", options.wait_seconds,
                  "Seconds to wait for a volume in use or a cluster that does not answer")
       ->check(CLI::Range(0u, 3600u));
@@ -95,6 +101,15 @@ int inherited_sockets() {
   return number("LISTEN_PID") == ::getpid() ? static_cast<int>(number("LISTEN_FDS")) : 0;
 }
 
+/// Where the servers of a cluster on this host keep their socket and process ids.
+std::string run_directory(std::string const& cluster) { return "/run/pstorage/" + cluster; }
+
+/// Serves at the default socket only: at most one of a cluster on a host, which the service scripts
+/// look for.
+bool is_the_host_s(Options const& options) {
+  return options.socket.empty() && options.address.empty() && inherited_sockets() == 0;
+}
+
 /// Where to serve; makes the directory of the default socket.
 Outcome<std::vector<Address>> addresses_of(Options const& options) {
   std::vector<Address> addresses;
@@ -103,10 +118,9 @@ Outcome<std::vector<Address>> addresses_of(Options const& options) {
     addresses.push_back(std::move(address));
   }
   std::string socket = options.socket;
-  if (socket.empty() && addresses.empty() && inherited_sockets() == 0) {
-    auto const directory = "/run/pstorage/" + options.cluster;
-    PS_CHECK(make_directories(directory));
-    socket = directory + "/nbd.sock";
+  if (is_the_host_s(options)) {
+    PS_CHECK(make_directories(run_directory(options.cluster)));
+    socket = run_directory(options.cluster) + "/nbd.sock";
   }
   if (!socket.empty()) {
     PS_TRY(auto address, Address::parse("unix:" + socket, 0));
@@ -149,6 +163,22 @@ class Service {
   }
   Service(Service const&) = delete;
   Service& operator=(Service const&) = delete;
+
+  /// For /metrics: by volume, and by chunk server as this client sees them.
+  void collect(Metrics_text& text) const {
+    server_.collect(text);
+    text.gauge("pstorage_client_cs_up", "1: there is a connection to this chunk server.");
+    cluster_.visit_links([&text](client::Cs_link const& link) {
+      text.add({{"cs", std::to_string(link.id().value)}}, link.is_up() ? 1 : 0);
+    });
+    text.histogram("pstorage_client_cs_request_duration_seconds",
+                   "From a request to the chunk server's answer, as this client sees it.");
+    cluster_.visit_links([&text](client::Cs_link const& link) {
+      auto const cs = std::to_string(link.id().value);
+      text.add({{"cs", cs}, {"operation", "read"}}, link.reads());
+      text.add({{"cs", cs}, {"operation", "write"}}, link.writes());
+    });
+  }
 
   /// Runs until a signal, or until it cannot serve.
   Outcome<void> run(std::vector<Address> const& addresses, cli::Daemon_start& start) {
@@ -219,6 +249,14 @@ class Service {
   std::optional<Deadline> deadline_;
 };
 
+/// Where the process that starts this daemon again notes itself; empty: none is asked for.
+std::string keeper_file(Options const& options) {
+  auto const cluster = cluster_name(options.cluster);
+  if (!options.respawns || !cluster.has_value()) return {};
+  auto const directory = run_directory(cluster.value());
+  return make_directories(directory).has_value() ? directory + "/nbd.keeper" : "";
+}
+
 Outcome<void> serve(Options options, cli::Daemon_start& start) {
   PS_TRY(options.cluster, cluster_name(options.cluster));
   for (auto const& volume : options.volumes) PS_CHECK(volume::parse_volume_name(volume));
@@ -249,6 +287,19 @@ Outcome<void> serve(Options options, cli::Daemon_start& start) {
   };
   PS_TRY(auto server, server_options(options));
   Service service(options, runtime, std::move(cluster), std::move(server));
+  std::optional<cli::Pid_file> pid_file;
+  cli::Monitor_options monitor;
+  if (is_the_host_s(options)) {
+    pid_file.emplace(run_directory(options.cluster) + "/nbd.pid");
+    monitor.note_path = run_directory(options.cluster) + "/nbd.metrics";
+  }
+  monitor.given = options.metrics;
+  monitor.preferred = Address{.host = "127.0.0.1", .port = 0, .unix_path = {}};
+  monitor.daemon = "pstorage-nbd";
+  PS_TRY(auto const served,
+         cli::Monitor::start(runtime, std::move(monitor),
+                             {[&service](Metrics_text& text) { service.collect(text); },
+                              [] { return std::string(); }, nullptr}));
   return service.run(addresses, start);
 }
 
@@ -266,7 +317,7 @@ int main(int count, char** arguments) {
     std::cerr << "pstorage-nbd: " << error.what() << "; try 'pstorage-nbd --help'\n";
     return 2;
   }
-  pstorage::cli::Daemon_start start(options.background);
+  pstorage::cli::Daemon_start start(options.background, pstorage::nbd::keeper_file(options));
   auto const served = pstorage::nbd::serve(options, start);
   if (served.has_value()) return 0;
   start.failed("pstorage-nbd", served.error().text);

@@ -297,6 +297,7 @@ void Nbd_session::answer_meta(Meta_request const& request, bool set) {
 
 void Nbd_session::begin_transmission(client::Volume* volume) {
   PS_ASSERT(volume_ == nullptr);
+  io_ = &exports_.io_of(*volume);
   volume_ = volume;
   size_ = volume->size_bytes();
   phase_ = Phase::transmission;

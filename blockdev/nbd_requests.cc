@@ -137,6 +137,7 @@ Nbd_session::Request& Nbd_session::new_request(Request_header const& header,
   request.charged = charged;
   request.command = static_cast<Command>(header.command);
   request.flags = header.flags;
+  request.begun = clock_.now();
   ++in_flight_;
   bytes_in_flight_ += charged;
   return request;
@@ -290,7 +291,10 @@ void Nbd_session::status_done(Request& request, Result<std::vector<client::Exten
 }
 
 void Nbd_session::request_done(Request& request, Result<void> const& result) {
-  if (!result) note_failure(result.error());
+  if (!result) {
+    ++io_->errors;
+    note_failure(result.error());
+  }
   if (!gone_) {
     if (result)
       reply_simple(request.cookie, Error::none);
@@ -300,8 +304,26 @@ void Nbd_session::request_done(Request& request, Result<void> const& result) {
   finish_request(request);
 }
 
+void Nbd_session::count(Request const& request) {
+  Duration const took = clock_.now() - request.begun;
+  switch (request.command) {
+    case Command::read:
+      return io_->reads.add(took, request.length);
+    case Command::write:
+      return io_->writes.add(took, request.length);
+    case Command::flush:
+      return io_->flushes.add(took, 0);
+    case Command::trim:
+    case Command::write_zeroes:
+      return io_->discards.add(took, request.length);
+    default:
+      return;
+  }
+}
+
 void Nbd_session::finish_request(Request& request) {
   bool const was_blocked = !wants_input();
+  count(request);
   free_request(request);
   if (lost_ && in_flight_ == 0 && phase_ != Phase::over)
     end("the volume has been taken over by another client");

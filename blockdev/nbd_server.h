@@ -11,6 +11,7 @@
 #include "blockdev/nbd_session.h"
 #include "blockdev/nbd_tls.h"
 #include "core/address.h"
+#include "core/metrics/metrics_text.h"
 #include "core/net/rate_limit.h"
 #include "core/net/turn_flusher.h"
 #include "core/runtime/runtime.h"
@@ -49,6 +50,9 @@ class Nbd_server final : public Ticker, public Turn_flusher {
   /// Takes no more clients and requests, answers what is under way, closes the volumes (flushed,
   /// leases given back), then calls `done`.
   void stop(std::function<void()> done);
+
+  /// Adds what was served since the start to `text`, by volume.
+  void collect(Metrics_text& text) const;
 
   void on_tick() override;
   void flush_turn() override;

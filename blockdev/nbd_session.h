@@ -82,6 +82,7 @@ class Nbd_session {
     std::uint32_t charged = 0;  // bytes counted in bytes_in_flight_
     Command command = Command::read;
     std::uint16_t flags = 0;
+    Time_point begun{};
   };
 
   // nbd_session.cc
@@ -124,6 +125,7 @@ class Nbd_session {
   void step_done(Request& request, Result<void> result);
   void request_done(Request& request, Result<void> const& result);
   void finish_request(Request& request);
+  void count(Request const& request);
   void note_failure(std::error_code const& code);
   void reply_simple(std::uint64_t cookie, Error error);
   void reply_error(Command command, std::uint64_t cookie, Error error);
@@ -157,6 +159,7 @@ class Nbd_session {
   std::string meta_export_;    // for this export
 
   client::Volume* volume_ = nullptr;
+  Exports::Io* io_ = nullptr;  // of volume_
   std::uint64_t size_ = 0;
   bool lost_ = false;         // the lease is gone
   bool large_write_ = false;  // large_header_'s payload is under way

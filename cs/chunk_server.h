@@ -17,6 +17,7 @@
 #include "core/env/network.h"
 #include "core/env/random.h"
 #include "core/log.h"
+#include "core/metrics/metrics_text.h"
 #include "cs.pb.h"
 #include "cs/block_healer.h"
 #include "cs/repository.h"
@@ -70,6 +71,10 @@ class Chunk_server final : public Connection_handler, public Turn_hook, public T
   void on_tick() override;
 
   Incarnation incarnation() const { return incarnation_; }
+  /// Adds what this server holds and has done since its start to `text`.
+  void collect(Metrics_text& text) const;
+  /// Why it does not serve as it should; empty: it does.
+  std::string trouble() const;
   Store& store() { return *store_; }
 
  private:

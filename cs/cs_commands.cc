@@ -7,6 +7,7 @@
 
 #include "core/cli/commands.h"
 #include "core/cli/daemon.h"
+#include "core/cli/service_start.h"
 #include "core/config/etc.h"
 #include "cs/configure_cs.h"
 #include "cs/make_cs.h"
@@ -20,7 +21,7 @@ void show_progress(std::uint64_t done, std::uint64_t total) {
                done >= total ? "\n" : "");
 }
 
-Outcome<void> make_cs(Cli& cli, cs::Make_cs_options options) {
+Outcome<void> make_cs(Cli& cli, cs::Make_cs_options options, bool starts) {
   PS_TRY(options.cluster, cli.cluster());
   PS_TRY(options.host, host_id(true));
   options.host_name = host_name();
@@ -33,6 +34,8 @@ Outcome<void> make_cs(Cli& cli, cs::Make_cs_options options) {
   std::error_code error;
   auto const directory = std::filesystem::absolute(options.directory, error).string();
   PS_CHECK(note_repository(options.cluster, "cs", directory));
+  if (!cli.options().is_quiet && starts) std::printf("CS#%u is made.\n", id.value);
+  if (starts) return start_service("pstorage-csd");
   if (cli.options().is_quiet) return success();
   std::printf("CS#%u is made. Start it: csd -r %s\n", id.value, options.directory.c_str());
   return success();
@@ -89,8 +92,10 @@ void add_configure(Cli& cli) {
 void add_cs_commands(Cli& cli) {
   add_configure(cli);
   auto const options = std::make_shared<cs::Make_cs_options>();
-  auto* const make = cli.add_command("make-cs", "Makes the repository of a chunk server",
-                                     [&cli, options] { return make_cs(cli, *options); });
+  auto const starts = std::make_shared<bool>(false);
+  auto* const make =
+      cli.add_command("make-cs", "Makes the repository of a chunk server",
+                      [&cli, options, starts] { return make_cs(cli, *options, *starts); });
   make->add_option("-r,--repository", options->directory,
                    "Directory of its own, best a disk of its own; lost+found may be there")
       ->required();
@@ -103,6 +108,7 @@ void add_cs_commands(Cli& cli) {
   make->add_option("-s,--journal-size", options->journal_mb,
                    "Journal size in MB, rounded up to a multiple of 64 (default 256)");
   make->add_option("-t,--tier", options->tier, "Tier, 0 to 3 (default 0)");
+  make->add_flag("--start", *starts, "Start it: 'service pstorage-csd start'");
 }
 
 }  // namespace pstorage::cli

@@ -12,6 +12,8 @@
 
 #include "core/auth/key.h"
 #include "core/cli/daemon.h"
+#include "core/cli/monitor.h"
+#include "core/cli/run_as.h"
 #include "core/config/etc.h"
 #include "core/disk/atomic_file.h"
 #include "core/disk/posix_disk.h"
@@ -28,7 +30,10 @@ struct Options {
   std::string bootstrap;
   std::string log_path;
   std::string level = "info";
+  std::string user;
+  std::string metrics;
   bool is_background = false;
+  bool respawns = false;
   bool encrypt = false;
   int cpu_affinity = -1;
   unsigned busy_poll_us = 0;
@@ -167,6 +172,25 @@ Outcome<cs::Repository_identity> load_identity(std::string const& directory) {
   return cs::load_identity(*disk);
 }
 
+/// The metadata servers that this daemon has learned of, where it may not write to bs.list.
+std::string own_list(Options const& options) { return options.repository + "/bs.list"; }
+
+/// All that are known: as given, and what the host and this daemon have learned since make-cs (the
+/// servers named then may be gone).
+Outcome<std::vector<Address>> known_servers(Options const& options,
+                                            cs::Repository_identity const& identity) {
+  std::string const& list = options.bootstrap.empty() ? identity.bootstrap : options.bootstrap;
+  PS_TRY(auto servers, bootstrap_list(identity.cluster, list));
+  for (auto const& learned :
+       {bootstrap_list(identity.cluster, ""), load_server_list(own_list(options))}) {
+    if (!learned.has_value()) continue;
+    for (auto const& server : learned.value())
+      if (std::find(servers.begin(), servers.end(), server) == servers.end())
+        servers.push_back(server);
+  }
+  return servers;
+}
+
 cs::Chunk_server_options server_options(Options const& options,
                                         cs::Repository_identity const& identity, Host_id host,
                                         std::vector<Address> const& servers, Leveled_log& log) {
@@ -176,8 +200,12 @@ cs::Chunk_server_options server_options(Options const& options,
   made.host_name = cli::host_name();
   made.location = host_location();
   made.mds_servers = servers;
-  made.on_mds_servers = [cluster = identity.cluster, &log](std::vector<Address> const& all) {
-    if (auto saved = save_bootstrap_list(cluster, all); !saved.has_value())
+  made.on_mds_servers = [&options, cluster = identity.cluster,
+                         &log](std::vector<Address> const& all) {
+    // Who runs as a user of its own may not write to /etc/pstorage.
+    auto const saved = ::geteuid() == 0 ? save_bootstrap_list(cluster, all)
+                                        : save_server_list(own_list(options), all);
+    if (!saved.has_value())
       log.warn("cannot note the metadata servers", {{"reason", saved.error().text}});
   };
   made.encrypted = options.encrypt;
@@ -187,21 +215,31 @@ cs::Chunk_server_options server_options(Options const& options,
   return made;
 }
 
+Outcome<std::unique_ptr<cli::Monitor>> start_monitor(Options const& options, Runtime& runtime,
+                                                     cs::Chunk_server& server) {
+  cli::Monitor_options monitor;
+  monitor.given = options.metrics;
+  monitor.preferred = Address{.host = "127.0.0.1", .port = 0, .unix_path = {}};
+  monitor.note_path = options.repository + "/metrics.address";
+  monitor.daemon = "csd";
+  return cli::Monitor::start(runtime, std::move(monitor),
+                             {[&server](Metrics_text& text) { server.collect(text); },
+                              [&server] { return server.trouble(); }, nullptr});
+}
+
 /// Serves until it is told to stop.
 Outcome<void> serve(Options const& options, Leveled_log& log, cli::Daemon_start& start) {
   PS_TRY(auto const identity, load_identity(options.repository));
   PS_TRY(auto const lock, cli::File_lock::acquire(options.repository + "/lock"));
   PS_TRY(auto const key, load_key(key_path(identity.cluster)));
   PS_TRY(auto const host, host_id(true));
-  std::string const& list = options.bootstrap.empty() ? identity.bootstrap : options.bootstrap;
-  PS_TRY(auto servers, bootstrap_list(identity.cluster, list));
-  // What the host has learned since make-cs, too: the servers named then may be gone.
-  if (auto const learned = bootstrap_list(identity.cluster, ""); !list.empty() && learned) {
-    for (auto const& server : learned.value())
-      if (std::find(servers.begin(), servers.end(), server) == servers.end())
-        servers.push_back(server);
-  }
+  PS_TRY(auto const servers, known_servers(options, identity));
   PS_TRY(auto const tcp, tcp_address(options, identity, servers));
+  if (!options.user.empty()) {
+    std::vector<std::string> own = {options.repository};
+    if (!identity.journal.empty()) own.push_back(identity.journal);
+    PS_CHECK(cli::run_as(options.user, own));
+  }
   Runtime runtime(runtime_options(options, identity, key, host), log);
   PS_TRY(auto const disk, runtime.open_disk(options.repository));
   PS_TRY(auto const journal, journal_place(runtime, identity));
@@ -230,6 +268,7 @@ Outcome<void> serve(Options const& options, Leveled_log& log, cli::Daemon_start&
   });
   cli::Pid_file const pid_file(options.repository + "/csd.pid");
   server.serve(addresses);
+  PS_TRY(auto const monitor, start_monitor(options, runtime, server));
   log.info(
       "chunk server is ready",
       {{"cluster", identity.cluster}, {"cs", identity.cs}, {"address", addresses.front().text()}});
@@ -247,7 +286,8 @@ Outcome<void> serve(Options const& options, Leveled_log& log, cli::Daemon_start&
 int run(Options options) {
   std::error_code error;
   options.repository = std::filesystem::absolute(options.repository, error).string();
-  cli::Daemon_start start(options.is_background);
+  cli::Daemon_start start(options.is_background,
+                          options.respawns ? options.repository + "/csd.keeper" : "");
   auto const fail = [&start](Failure const& why) {
     start.failed("csd", why.text);
     return 1;
@@ -257,19 +297,16 @@ int run(Options options) {
                                              " is not a chunk server's repository; make one with: "
                                              "pstorage -c NAME make-cs -r DIR"));
   }
-  if (options.log_path.empty() && options.is_background) {
-    options.log_path = options.repository + "/logs/log";
-    auto const made = make_directories(options.repository + "/logs");
-    if (!made.has_value()) return fail(made.error());
-  }
-  auto const log = make_log(options.log_path, level_of(options.level));
+  auto const log_path = cli::log_path(options.log_path, options.repository, options.is_background);
+  if (!log_path.has_value()) return fail(log_path.error());
+  auto const log = make_log(log_path.value(), level_of(options.level));
   if (!log.has_value()) return fail(log.error());
   auto const served = serve(options, *log.value(), start);
   if (served.has_value()) {
     log.value()->info("stopped");
     return 0;
   }
-  if (!options.log_path.empty()) log.value()->error(served.error().text);
+  if (!log_path.value().empty()) log.value()->error(served.error().text);
   return fail(served.error());
 }
 
@@ -289,6 +326,10 @@ int main(int argc, char** argv) {
   app.add_option("-d,--log-level", options.level, "debug, info, warn or error")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}));
   app.add_flag("-D,--daemon", options.is_background, "Run in the background");
+  app.add_option("--metrics", options.metrics,
+                 "ADDR[:PORT] for metrics over HTTP, or off (default: 127.0.0.1, any port)");
+  app.add_flag("--respawn", options.respawns, "With -D: start again after a failure");
+  app.add_option("-u,--user", options.user, "Give the repository to this user and run as it");
   app.add_flag("--encrypt", options.encrypt, "Encrypt the traffic of this chunk server");
   app.add_option("--cpu-affinity", options.cpu_affinity, "Run on this CPU only")
       ->check(CLI::Range(0, 1023));

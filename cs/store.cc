@@ -272,7 +272,9 @@ void Store::on_tick() {
 void Store::on_durable(Lsn durable) {
   ++syncs_;
   Time_point const now = clock_.now();
-  latency_.add(now, now - std::exchange(commit_started_, now));
+  Duration const took = now - std::exchange(commit_started_, now);
+  latency_.add(now, took);
+  commits_.add(took);
   while (!durable_jobs_.empty() && durable_jobs_.front().lsn <= durable) {
     Store_done const done = std::move(durable_jobs_.front().done);
     durable_jobs_.pop_front();

@@ -16,6 +16,7 @@
 #include "core/env/disk.h"
 #include "core/latency.h"
 #include "core/log.h"
+#include "core/metrics/histogram.h"
 #include "cs/chunk.h"
 #include "cs/chunk_store.h"
 #include "cs/disk_probe.h"
@@ -155,6 +156,9 @@ class Store final : private Journal::Listener {
     return reads_.size() + flushes_.size() + file_flushes_.size() + large_.size();
   }
   Latency const& latency() const { return latency_; }
+  /// Since the start: commits of the journal, syncs of chunk files.
+  Latency_histogram const& commits() const { return commits_; }
+  Latency_histogram const& file_syncs() const { return file_sync_times_; }
   /// For how long the disk has not finished a request; zero: it owes nothing.
   Duration stalled(Time_point now) const;
   /// Measures the disk also while nobody writes; latency() and stalled() tell.
@@ -338,6 +342,7 @@ class Store final : private Journal::Listener {
   std::size_t turn_blocks_ = 0;
   std::uint64_t syncs_ = 0;
   Latency latency_;  // of commits
+  Latency_histogram commits_, file_sync_times_;
   Time_point commit_started_{};
   Disk_watch disk_watch_;  // reads and syncs of files; commits apart
   Disk_probe probe_;

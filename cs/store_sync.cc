@@ -69,8 +69,10 @@ void Store::start_sync(Chunk& chunk) {
   bool const covers_large = std::exchange(chunk.large_dirty, false);
   chunk.large_bytes = 0;
   auto const request = disk_watch_.begin(tick_time_);
-  file.value()->sync_async([this, &chunk, covers_large, request](Result<void> result) {
+  auto const began = clock_.now();
+  file.value()->sync_async([this, &chunk, covers_large, request, began](Result<void> result) {
     disk_watch_.end(request);
+    file_sync_times_.add(clock_.now() - began);
     file_synced(chunk, covers_large, result);
   });
 }

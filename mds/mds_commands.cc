@@ -10,6 +10,7 @@
 #include "core/cli/commands.h"
 #include "core/cli/daemon.h"
 #include "core/cli/password.h"
+#include "core/cli/service_start.h"
 #include "core/config/etc.h"
 #include "mds/repository.h"
 
@@ -23,6 +24,7 @@ struct Make_options {
   bool is_first = false;
   bool sets_password = false;
   bool from_stdin = false;
+  bool starts = false;
   std::string address;
   std::string directory;
   std::string bootstrap;
@@ -128,8 +130,10 @@ Outcome<void> make_mds(Cli& cli, Make_options const& options) {
                    "-p sets the password of a new cluster: give -I -p for the first metadata "
                    "server, neither for the others (they need 'auth-node' on their host)");
   }
-  return options.is_first ? make_first(cli, options, std::move(repository), directory)
-                          : make_further(cli, options, std::move(repository), directory);
+  PS_CHECK(options.is_first ? make_first(cli, options, std::move(repository), directory)
+                            : make_further(cli, options, std::move(repository), directory));
+  if (options.starts) return start_service("pstorage-mdsd");
+  return success();
 }
 
 Outcome<proto::Services> services_of(Cli& cli) {
@@ -182,6 +186,7 @@ void add_mds_commands(Cli& cli) {
   make->add_option("-r,--repository", options->directory, "Directory of its own")->required();
   make->add_option("-b,--bootstrap", options->bootstrap,
                    "LIST of metadata servers to ask, ADDR[:PORT],... (default: the cluster's)");
+  make->add_flag("--start", options->starts, "Start it: 'service pstorage-mdsd start'");
   auto const id = std::make_shared<std::uint32_t>(0);
   auto* const remove = cli.add_command("rm-mds", "Removes a metadata server from the cluster",
                                        [&cli, id] { return remove_mds(cli, *id); });

@@ -7,13 +7,17 @@
 
 #include "core/auth/key.h"
 #include "core/cli/daemon.h"
+#include "core/cli/monitor.h"
+#include "core/cli/run_as.h"
 #include "core/config/etc.h"
 #include "core/disk/atomic_file.h"
 #include "core/runtime/runtime.h"
+#include "mds/monitoring.h"
 #include "mds/raft/database_snapshot.h"
 #include "mds/raft/raft_node.h"
 #include "mds/repository.h"
 #include "mds/server/metadata_server.h"
+#include "mds/status_page.h"
 
 namespace {
 
@@ -23,7 +27,11 @@ struct Options {
   std::string repository;
   std::string log_path;
   std::string level = "info";
+  std::string user;
+  std::string metrics;
+  std::string page = "password";
   bool is_background = false;
+  bool respawns = false;
   int cpu_affinity = -1;
   unsigned busy_poll_us = 0;
 };
@@ -91,12 +99,61 @@ class Stopper final : public Ticker {
   std::optional<Time_point> until_;
 };
 
+/// /metrics, /healthz and the status page.
+class Monitoring {
+ public:
+  Monitoring(Options const& options, mds::Repository const& repository, Runtime& runtime,
+             mds::Metadata_server& server, Cluster_key const& key)
+      : server_(server),
+        page_(runtime, server, key,
+              options.page == "off"    ? mds::Page_access::off
+              : options.page == "open" ? mds::Page_access::open
+                                       : mds::Page_access::password,
+              is_loopback(options)) {
+    settings_.given = options.metrics;
+    // A port that one can know without looking; where the MDS itself has another than the usual
+    // one, what is beside it may be another MDS's.
+    bool const is_usual = repository.address.port == mds_port_default;
+    settings_.preferred = Address{
+        .host = "127.0.0.1", .port = is_usual ? page_port : std::uint16_t{0}, .unix_path = {}};
+    settings_.note_path = options.repository + "/metrics.address";
+    settings_.daemon = "mdsd";
+  }
+
+  Outcome<void> start(Runtime& runtime) {
+    cli::Monitor::Sources sources;
+    sources.metrics = [this](Metrics_text& text) {
+      mds::collect(text, server_.entries(), page_.status());
+    };
+    sources.trouble = [this] { return server_.trouble(); };
+    sources.pages = [this](http::Request const& request, http::Respond respond) {
+      page_.answer(request, std::move(respond));
+    };
+    PS_TRY(monitor_, cli::Monitor::start(runtime, settings_, std::move(sources)));
+    return success();
+  }
+
+ private:
+  static bool is_loopback(Options const& options) {
+    auto const given = Address::parse(options.metrics, 0);
+    return options.metrics.empty() || (given.has_value() && http::is_loopback(given.value().host));
+  }
+
+  static constexpr std::uint16_t page_port = mds_port_default + 2;
+
+  mds::Metadata_server& server_;
+  mds::Status_page page_;
+  cli::Monitor_options settings_;
+  std::unique_ptr<cli::Monitor> monitor_;
+};
+
 /// Serves until it is told to stop.
 Outcome<void> serve(Options const& options, mds::Repository const& repository, Log& log,
                     cli::Daemon_start& start) {
   auto const& directory = options.repository;
   PS_TRY(auto const key, load_key(key_path(repository.cluster)));
   PS_TRY(auto const host, host_id(true));
+  if (!options.user.empty()) PS_CHECK(cli::run_as(options.user, {directory}));
   Runtime_options runtime_options;
   auto& identity = runtime_options.identity;
   identity.role = Role::mds;
@@ -146,6 +203,8 @@ Outcome<void> serve(Options const& options, mds::Repository const& repository, L
     log.info("stopping");
     stopper.begin(server.hand_over());
   });
+  Monitoring monitoring(options, repository, runtime, server, key);
+  PS_CHECK(monitoring.start(runtime));
   cli::Pid_file const pid_file(directory + "/mdsd.pid");
   log.info("metadata server is ready",
            {{"cluster", repository.cluster}, {"mds", repository.id}, {"clients", address.text()}});
@@ -158,7 +217,8 @@ Outcome<void> serve(Options const& options, mds::Repository const& repository, L
 }
 
 int run(Options options) {
-  cli::Daemon_start start(options.is_background);
+  cli::Daemon_start start(options.is_background,
+                          options.respawns ? options.repository + "/mdsd.keeper" : "");
   auto const fail = [&start](Failure const& why) {
     start.failed("mdsd", why.text);
     return 1;
@@ -167,20 +227,16 @@ int run(Options options) {
   if (!repository.has_value()) return fail(repository.error());
   auto const lock = cli::File_lock::acquire(options.repository + "/lock");
   if (!lock.has_value()) return fail(lock.error());
-  if (options.log_path.empty() && options.is_background) {
-    options.log_path = options.repository + "/logs/log";
-    if (auto const made = make_directories(options.repository + "/logs"); !made.has_value()) {
-      return fail(made.error());
-    }
-  }
-  auto const log = make_log(options.log_path, level_of(options.level));
+  auto const log_path = cli::log_path(options.log_path, options.repository, options.is_background);
+  if (!log_path.has_value()) return fail(log_path.error());
+  auto const log = make_log(log_path.value(), level_of(options.level));
   if (!log.has_value()) return fail(log.error());
   auto const served = serve(options, repository.value(), *log.value(), start);
   if (served.has_value()) {
     log.value()->info("stopped");
     return 0;
   }
-  if (!options.log_path.empty()) log.value()->error(served.error().text);
+  if (!log_path.value().empty()) log.value()->error(served.error().text);
   return fail(served.error());
 }
 
@@ -196,6 +252,14 @@ int main(int argc, char** argv) {
   app.add_option("-d,--log-level", options.level, "debug, info, warn or error")
       ->check(CLI::IsMember({"debug", "info", "warn", "error"}));
   app.add_flag("-D,--daemon", options.is_background, "Run in the background");
+  app.add_option("--metrics", options.metrics,
+                 "ADDR[:PORT] for metrics and the status page over HTTP, or off (default: "
+                 "127.0.0.1:2512, another port if the MDS has not port 2510)");
+  app.add_option("--status-page", options.page,
+                 "password (default: that of the cluster), open or off")
+      ->check(CLI::IsMember({"password", "open", "off"}));
+  app.add_flag("--respawn", options.respawns, "With -D: start again after a failure");
+  app.add_option("-u,--user", options.user, "Give the repository to this user and run as it");
   app.add_option("--cpu-affinity", options.cpu_affinity, "Run on this CPU only");
   app.add_option("--busy-poll-us", options.busy_poll_us, "Spin this long before sleeping");
   app.set_version_flag("-v,--version", "mdsd " PSTORAGE_VERSION);

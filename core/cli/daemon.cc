@@ -2,7 +2,9 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -14,6 +16,9 @@
 #include <cstring>
 #include <fstream>
 #include <utility>
+
+#include "core/cli/keeper.h"
+#include "core/disk/atomic_file.h"
 
 namespace pstorage::cli {
 namespace {
@@ -40,9 +45,38 @@ void write_all(int fd, std::string const& text) {
   ::_exit(1);
 }
 
+char const* notify_socket() {
+  char const* const path = std::getenv("NOTIFY_SOCKET");
+  return path != nullptr && (*path == '/' || *path == '@') ? path : nullptr;
+}
+
+/// sd_notify(3): one datagram to the service manager, if there is one.
+void notify(std::string const& state) {
+  char const* const path = notify_socket();
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  auto const size = path == nullptr ? 0 : std::strlen(path);
+  if (size == 0 || size >= sizeof address.sun_path) return;
+  std::memcpy(address.sun_path, path, size);
+  if (*path == '@') address.sun_path[0] = '\0';  // an abstract address
+  int const fd = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return;
+  auto const length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + size);
+  [[maybe_unused]] auto const sent = ::sendto(fd, state.data(), state.size(), MSG_NOSIGNAL,
+                                              reinterpret_cast<sockaddr const*>(&address), length);
+  ::close(fd);
+}
+
 }  // namespace
 
-Daemon_start::Daemon_start(bool background) {
+void detach_streams() {
+  int const null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
+  if (null < 0) return;
+  for (int const stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) ::dup2(null, stream);
+  ::close(null);
+}
+
+Daemon_start::Daemon_start(bool background, std::string const& keeper_file) {
   if (!background) return;
   std::array<int, 2> ends{};
   if (::pipe2(ends.data(), O_CLOEXEC) != 0) return;
@@ -59,6 +93,8 @@ Daemon_start::Daemon_start(bool background) {
   ::close(ends[0]);
   ::setsid();
   pipe_ = ends[1];
+  if (keeper_file.empty()) return;
+  if (Keeper keeper(keeper_file, pipe_); keeper.run()) was_ready_ = keeper.ready_flag();
 }
 
 Daemon_start::~Daemon_start() {
@@ -66,13 +102,12 @@ Daemon_start::~Daemon_start() {
 }
 
 void Daemon_start::ready() {
+  if (was_ready_ != nullptr) *was_ready_ = true;
+  notify("READY=1");
   if (pipe_ < 0) return;
   write_all(pipe_, std::string(1, ready_mark));
   ::close(std::exchange(pipe_, -1));
-  int const null = ::open("/dev/null", O_RDWR | O_CLOEXEC);
-  if (null < 0) return;
-  for (int const stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) ::dup2(null, stream);
-  ::close(null);
+  detach_streams();
 }
 
 void Daemon_start::failed(std::string const& program, std::string const& why) {
@@ -117,6 +152,13 @@ Pid_file::Pid_file(std::string path) : path_(std::move(path)) {
 }
 
 Pid_file::~Pid_file() { ::unlink(path_.c_str()); }
+
+Outcome<std::string> log_path(std::string const& given, std::string const& repository,
+                              bool background) {
+  if (!given.empty() || (!background && notify_socket() == nullptr)) return given;
+  PS_CHECK(make_directories(repository + "/logs"));
+  return repository + "/logs/log";
+}
 
 std::uint64_t resident_bytes() {
   std::ifstream statm("/proc/self/statm");

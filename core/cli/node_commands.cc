@@ -4,6 +4,7 @@
 
 #include "core/auth/salt.h"
 #include "core/cli/commands.h"
+#include "core/cli/discover.h"
 #include "core/cli/password.h"
 #include "core/config/etc.h"
 
@@ -59,6 +60,7 @@ void add_node_commands(Cli& cli) {
       cli.add_command("auth-node", "Lets this host use the cluster",
                       [&cli, from_stdin] { return authorize_node(cli, *from_stdin); });
   auth->add_flag("-P", *from_stdin, "Read the password from standard input");
+  add_discover(cli);
 }
 
 }  // namespace pstorage::cli

@@ -88,6 +88,11 @@ class Cluster final : public Ticker, private Volume_host {
   void ask_holder(std::string const& path, proto::Holder_request request, Duration patience,
                   std::function<void(Outcome<void>)> done);
 
+  /// Calls `visit` with the link to each chunk server that was ever needed.
+  void visit_links(std::function<void(Cs_link const&)> const& visit) const {
+    for (auto const& [cs, link] : links_) visit(*link);
+  }
+
   void on_tick() override;
 
  private:

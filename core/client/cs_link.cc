@@ -240,7 +240,10 @@ void Cs_link::note_answer(Cs_op const& op) {
   if (!kind.has_value() || op.sent < resumed_at_) return;
   Duration const took = last_heard_ - op.sent;
   latency_.answered(*kind, took);
-  if (kind == Answer_kind::read) read_latency_ += (took - read_latency_) / 16;
+  if (kind == Answer_kind::change) writes_.add(took);
+  if (kind != Answer_kind::read) return;
+  reads_.add(took);
+  read_latency_ += (took - read_latency_) / 16;
 }
 
 void Cs_link::note_ages(Time_point now) {

@@ -14,6 +14,7 @@
 #include "core/env/clock.h"
 #include "core/env/network.h"
 #include "core/log.h"
+#include "core/metrics/histogram.h"
 #include "cs.pb.h"
 #include "mds.pb.h"
 
@@ -80,6 +81,9 @@ class Cs_link final : private Connection_handler, private Cs_op_owner {
   bool is_local() const { return is_local_; }
   std::size_t in_flight() const { return in_flight_.size(); }
   Duration read_latency() const { return read_latency_; }
+  /// Answers since the start.
+  Latency_histogram const& reads() const { return reads_; }
+  Latency_histogram const& writes() const { return writes_; }
   Latency_watch::Server const& latency() const { return latency_; }
   Latency_watch& watch() const { return latency_.watch(); }
   /// Tells the watch how old the oldest unanswered requests are.
@@ -145,6 +149,7 @@ class Cs_link final : private Connection_handler, private Cs_op_owner {
   bool pinging_ = false;
   std::string last_failure_;
   Duration read_latency_{};
+  Latency_histogram reads_, writes_;
 
   std::vector<Cs_link_user*> users_;
   std::vector<std::unique_ptr<Cs_op>> slots_;

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdlib>
+#include <filesystem>
 
 #include "core/assert.h"
+#include "core/config/dns.h"
 #include "core/disk/atomic_file.h"
 
 namespace pstorage {
@@ -139,15 +141,36 @@ std::string host_location() {
   return content ? trimmed(content.value()) : std::string();
 }
 
+Outcome<std::vector<Address>> servers_in_dns(std::string const& cluster) {
+  PS_TRY(auto const found, find_srv(cluster));
+  std::vector<std::string> texts;
+  for (auto const& server : found) texts.push_back(server.host + ":" + std::to_string(server.port));
+  return parse_servers(texts, "DNS (" + srv_name(cluster) + ")");
+}
+
 Outcome<std::vector<Address>> bootstrap_list(std::string const& cluster, std::string const& given) {
   if (!given.empty()) return parse_servers(split(given, ","), "the list '" + given + "'");
   auto const path = bootstrap_path(cluster);
-  auto content = read_small_file(path, small_file_bytes_max);
-  if (!content && content.error().code == Errc::not_found)
-    return failure(Errc::not_found, "where is cluster " + cluster + "? There is no " + path +
-                                        ": give -b ADDR[:PORT] or run auth-node with it");
-  if (!content) return content.error();
-  return parse_servers(split(content.value(), "\n,"), path);
+  auto listed = load_server_list(path);
+  if (listed || listed.error().code != Errc::not_found) return listed;
+  auto found = servers_in_dns(cluster);
+  if (found) return found;
+  return failure(Errc::not_found, "where is cluster " + cluster + "? There is no " + path +
+                                      ", and " + found.error().text +
+                                      ": give -b ADDR[:PORT] or run auth-node with it");
+}
+
+std::vector<std::string> known_clusters() {
+  std::vector<std::string> names;
+  std::error_code error;
+  std::filesystem::directory_iterator entry(etc_root() + "/clusters", error);
+  for (std::filesystem::directory_iterator const end; !error && entry != end;
+       entry.increment(error)) {
+    auto const name = entry->path().filename().string();
+    if (cluster_name(name).has_value()) names.push_back(name);
+  }
+  std::sort(names.begin(), names.end());
+  return names;
 }
 
 Outcome<void> note_repository(std::string const& cluster, std::string const& kind,
@@ -165,16 +188,25 @@ Outcome<void> note_repository(std::string const& cluster, std::string const& kin
 }
 
 Outcome<void> save_bootstrap_list(std::string const& cluster, std::vector<Address> const& servers) {
+  PS_CHECK(make_directories(cluster_directory(cluster)));
+  return save_server_list(bootstrap_path(cluster), servers);
+}
+
+Outcome<std::vector<Address>> load_server_list(std::string const& path) {
+  PS_TRY(auto const content, read_small_file(path, small_file_bytes_max));
+  return parse_servers(split(content, "\n,"), path);
+}
+
+Outcome<void> save_server_list(std::string const& path, std::vector<Address> const& servers) {
   std::vector<Address> all;
-  if (auto known = bootstrap_list(cluster, ""); known) all = std::move(known).value();
+  if (auto known = load_server_list(path); known) all = std::move(known).value();
   auto const known = all.size();
   for (auto const& server : servers)
     if (std::find(all.begin(), all.end(), server) == all.end()) all.push_back(server);
   if (all.size() == known && known != 0) return success();
   std::string content;
   for (auto const& server : all) content += mds_text(server) + "\n";
-  PS_CHECK(make_directories(cluster_directory(cluster)));
-  return write_file_atomically(bootstrap_path(cluster), as_bytes(content), 0644);
+  return write_file_atomically(path, as_bytes(content), 0644);
 }
 
 }  // namespace pstorage

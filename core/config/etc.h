@@ -29,9 +29,14 @@ Outcome<Host_id> host_id(bool create);
 /// room.row.rack of this host (etc_root()/location), "" when there is no file.
 std::string host_location();
 /// Where to reach the metadata servers as a client: `given` ("A[:P],B[:P]") or, when empty,
-/// clusters/NAME/bs.list (one ADDR[:P] a line). P is the port that names the MDS; the addresses
-/// returned have the client port, P + 1. unix:PATH is taken as it is.
+/// clusters/NAME/bs.list (one ADDR[:P] a line) or, when there is no such file, what DNS says
+/// (blocking, for some seconds when no name server answers). P is the port that names the MDS; the
+/// addresses returned have the client port, P + 1. unix:PATH is taken as it is.
 Outcome<std::vector<Address>> bootstrap_list(std::string const& cluster, std::string const& given);
+/// What DNS says alone, as client addresses.
+Outcome<std::vector<Address>> servers_in_dns(std::string const& cluster);
+/// The clusters that have a directory in etc_root()/clusters, sorted.
+std::vector<std::string> known_clusters();
 /// Notes a repository of this host in clusters/NAME/KIND.list (KIND: mds, cs), which the init
 /// scripts read. One path a line.
 Outcome<void> note_repository(std::string const& cluster, std::string const& kind,
@@ -39,5 +44,8 @@ Outcome<void> note_repository(std::string const& cluster, std::string const& kin
 /// Adds client addresses that are new, as bootstrap_list returns them, to bs.list (atomically, no
 /// duplicates).
 Outcome<void> save_bootstrap_list(std::string const& cluster, std::vector<Address> const& servers);
+/// The same with a file like bs.list elsewhere: for daemons that may not write to etc_root().
+Outcome<std::vector<Address>> load_server_list(std::string const& path);
+Outcome<void> save_server_list(std::string const& path, std::vector<Address> const& servers);
 
 }  // namespace pstorage

@@ -1,5 +1,7 @@
 // make_log(): lines to standard error and to a file.
 #include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -7,6 +9,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
+#include <mutex>
 #include <string>
 
 #include "core/disk/file_descriptor.h"
@@ -70,9 +73,69 @@ void append_value(std::string& line, std::string_view value) {
   line += '"';
 }
 
+// One call a line: with O_APPEND lines of several threads and processes do not mix. A log that
+// cannot be written is no reason to stop serving.
+void put(int fd, std::string const& line) {
+  if (::write(fd, line.data(), line.size()) < 0) return;
+}
+
+/// A file that makes room for a new one of its name when it has become large, and that notices when
+/// somebody else has done so (logrotate, another process with the same log).
+class Rotated_file {
+ public:
+  Rotated_file(std::string path, Log_limits limits) : path_(std::move(path)), limits_(limits) {}
+
+  /// 0, or errno.
+  int open() {
+    File_descriptor file(::open(path_.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640));
+    if (!file) return errno;
+    file_ = std::move(file);
+    return 0;
+  }
+
+  void write(std::string const& line) {
+    std::lock_guard const lock(mutex_);
+    // Log lines are rare: two system calls more each cost nothing that matters.
+    if (!is_at_its_path() && open() != 0) return put(file_.get(), line);
+    struct stat now {};
+    if (::fstat(file_.get(), &now) == 0 &&
+        static_cast<std::uint64_t>(now.st_size) + line.size() > limits_.file_bytes_max)
+      rotate();
+    put(file_.get(), line);
+  }
+
+ private:
+  bool is_at_its_path() const {
+    struct stat own {
+    }, named{};
+    return ::fstat(file_.get(), &own) == 0 && ::stat(path_.c_str(), &named) == 0 &&
+           own.st_dev == named.st_dev && own.st_ino == named.st_ino;
+  }
+
+  std::string old_name(unsigned number) const { return path_ + "." + std::to_string(number); }
+
+  void rotate() {
+    // Of two processes with the same log one does it; the other finds that it is done.
+    if (::flock(file_.get(), LOCK_EX) != 0) return;
+    if (is_at_its_path()) {
+      for (unsigned number = limits_.old_files; number > 1; --number)
+        ::rename(old_name(number - 1).c_str(), old_name(number).c_str());
+      ::rename(path_.c_str(), old_name(1).c_str());
+    }
+    ::flock(file_.get(), LOCK_UN);
+    open();
+  }
+
+  std::string const path_;
+  Log_limits const limits_;
+  std::mutex mutex_;
+  File_descriptor file_;  // guarded by mutex_ once lines are written
+};
+
 class Stream_log final : public Leveled_log {
  public:
-  Stream_log(File_descriptor file, Log_level level) : file_(std::move(file)), level_(level) {}
+  Stream_log(std::unique_ptr<Rotated_file> file, Log_level level)
+      : file_(std::move(file)), level_(level) {}
 
   void write(Log_level level, std::string_view message, Fields fields) override {
     if (level < level_.load(std::memory_order_relaxed)) return;
@@ -93,31 +156,26 @@ class Stream_log final : public Leveled_log {
       line += "...";
     }
     line += '\n';
-    // One call a line: with O_APPEND lines of several threads and processes do not mix. A log that
-    // cannot be written is no reason to stop serving.
     put(STDERR_FILENO, line);
-    if (file_) put(file_.get(), line);
+    if (file_) file_->write(line);
   }
 
   void set_level(Log_level level) override { level_ = level; }
 
  private:
-  static void put(int fd, std::string const& line) {
-    if (::write(fd, line.data(), line.size()) < 0) return;
-  }
-
-  File_descriptor file_;
+  std::unique_ptr<Rotated_file> file_;  // may be null
   std::atomic<Log_level> level_;
 };
 
 }  // namespace
 
-Outcome<std::unique_ptr<Leveled_log>> make_log(std::string const& path, Log_level level) {
-  File_descriptor file;
+Outcome<std::unique_ptr<Leveled_log>> make_log(std::string const& path, Log_level level,
+                                               Log_limits limits) {
+  std::unique_ptr<Rotated_file> file;
   if (!path.empty()) {
-    file = File_descriptor(::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640));
-    if (!file) {
-      std::error_code const code(errno, std::generic_category());
+    file = std::make_unique<Rotated_file>(path, limits);
+    if (int const error = file->open(); error != 0) {
+      std::error_code const code(error, std::generic_category());
       return failure(code, "cannot open the log " + path + ": " + code.message());
     }
   }

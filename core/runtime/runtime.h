@@ -2,6 +2,7 @@
 // Everything a role gets by constructor comes from here; simulated twins are in tests/sim.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -82,8 +83,16 @@ class Leveled_log : public Log {
   virtual void set_level(Log_level level) = 0;
 };
 
+/// How much log is kept: a file that would grow beyond `file_bytes_max` becomes PATH.1, what was
+/// PATH.1 becomes PATH.2, and so on up to PATH.`old_files`.
+struct Log_limits {
+  std::uint64_t file_bytes_max = 16u << 20;
+  unsigned old_files = 4;
+};
+
 /// Log lines to standard error and, when `path` is not empty, to that file (opened for appending).
 /// Format: "2026-01-31 12:34:56.789 W message key=value". Errors: cannot open the file.
-Outcome<std::unique_ptr<Leveled_log>> make_log(std::string const& path, Log_level level);
+Outcome<std::unique_ptr<Leveled_log>> make_log(std::string const& path, Log_level level,
+                                               Log_limits limits = {});
 
 }  // namespace pstorage

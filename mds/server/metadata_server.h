@@ -96,6 +96,17 @@ class Metadata_server final : public Connection_handler,
   void on_tick() override;
   void on_turn_end() override;
 
+  /// Why this server is of no use now; empty: it is.
+  std::string trouble() const;
+  Replicated_log const& entries() const;
+  /// What 'stat' shows; false: another server is the master and knows.
+  bool report(proto::Status_reply& status);
+  /// The newest first.
+  void latest_events(unsigned count, proto::Events& events);
+  /// The first `count` entries of /volumes; allocated_chunks and holder are those of all their
+  /// files.
+  void list_volumes(unsigned count, proto::File_list& volumes);
+
   /// For tests and the simulator's checkers: read only.
   State_machine& state() { return *state_; }
   /// net.encryption as stored: what the process should offer on its next start.
@@ -250,6 +261,9 @@ class Metadata_server final : public Connection_handler,
                             proto::Mds_reply& reply);
   void push_minimums(std::set<File_id> const& files);
   void push_lease_wanted(Session_id holder, proto::Lease_wanted const& wanted);
+
+  // report.cc
+  void fill_use(Database& database, Inode const& inode, proto::File& volume);
 
   // explain.cc
   Outcome<void> explain(proto::Explain const& query, proto::Explanation& out);

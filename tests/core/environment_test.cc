@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -201,6 +202,30 @@ TEST(Log_test, A_line_has_its_time_level_and_fields_and_cannot_be_forged) {
   EXPECT_EQ(std::count(line.begin(), line.end(), '\n'), 1);
   EXPECT_EQ(line.substr(23), " W seal refused chunk=7 peer=\"evil\\x0a2026 E forged \\\"x\\\"\"\n");
   EXPECT_FALSE(make_log(directory.path("none/log"), Log_level::info));
+}
+
+TEST(Log_test, A_file_is_rotated_when_it_is_large_and_goes_on_when_somebody_moves_it) {
+  Temporary_directory directory;
+  auto const path = directory.path("log");
+  auto const size_of = [](std::string const& name) -> std::uintmax_t {
+    std::error_code error;
+    auto const size = std::filesystem::file_size(name, error);
+    return error ? 0 : size;
+  };
+  auto const log = make_log(path, Log_level::info, {.file_bytes_max = 1000, .old_files = 2});
+  ASSERT_TRUE(log);
+  for (int i = 0; i < 100; ++i) log.value()->info("a line of the log", {{"number", i}});
+  for (auto const* const name : {"log", "log.1", "log.2"}) {
+    EXPECT_GT(size_of(directory.path(name)), 0u) << name;
+    EXPECT_LE(size_of(directory.path(name)), 1000u) << name;
+  }
+  EXPECT_FALSE(std::filesystem::exists(directory.path("log.3")));
+
+  std::filesystem::rename(path, directory.path("moved"));
+  auto const moved = size_of(directory.path("moved"));
+  log.value()->info("the last line");
+  EXPECT_EQ(size_of(directory.path("moved")), moved);
+  EXPECT_NE(read_file(path).find("the last line"), std::string::npos);
 }
 
 TEST(Listening, A_stale_socket_is_replaced_and_a_live_one_or_a_file_is_not) {
