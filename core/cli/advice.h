@@ -1,4 +1,4 @@
-// How an SSD is best shared between the journals of chunk servers and a read cache.
+// How an SSD is best shared between the journals of chunk servers.
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ struct Advice_question {
   std::vector<Server> servers;
   std::string ssd;  // a directory
   std::uint64_t ssd_free_bytes = 0;
-  std::string mount_point;  // empty: no cache
+  std::string mount_point;  // empty: none
 };
 
 /// Commands as words, in the order in which they are to run.
@@ -26,12 +26,11 @@ using Commands = std::vector<std::vector<std::string>>;
 
 struct Advice {
   std::uint64_t journal_mb = 0;  // of each chunk server
-  std::uint64_t cache_mb = 0;    // 0: none
   Commands commands;
 };
 
-/// Pure. A tenth of the SSD stays free. With a mount point half of the rest is cache; the journals
-/// get equal shares of what is left, in steps of 64 MB up to journal_mb_max. Errors: no_space.
+/// Pure. A tenth of the SSD stays free, the journals get equal shares of the rest, in steps of
+/// 64 MB up to journal_mb_max. A mount point is mounted; it has no cache. Errors: no_space.
 Outcome<Advice> advise(Advice_question const& question);
 
 /// As a shell reads it.

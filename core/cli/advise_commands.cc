@@ -14,7 +14,7 @@ namespace pstorage::cli {
 namespace {
 
 struct Advise_options {
-  bool has_journals = false;
+  bool has_journals = false;  // always: there is nothing else to advise yet
   std::vector<std::string> servers;
   std::string ssd;
   std::string mount_point;
@@ -50,13 +50,6 @@ Outcome<void> run_command(std::vector<std::string> words) {
 Outcome<void> advise_configuration(Cli& cli, Advise_options const& options) {
   Advice_question question;
   PS_TRY(question.cluster, cli.cluster());
-  if (options.has_journals == options.servers.empty()) {
-    return failure(Errc::bad_request, "give -w with --cs DIR..., for journals on the SSD");
-  }
-  if (!options.has_journals && options.mount_point.empty()) {
-    return failure(Errc::bad_request,
-                   "give -w --cs DIR... for journals, -m MOUNT for a read cache");
-  }
   std::error_code error;
   for (auto const& directory : options.servers) {
     auto const path = std::filesystem::absolute(directory, error).string();
@@ -71,8 +64,7 @@ Outcome<void> advise_configuration(Cli& cli, Advise_options const& options) {
   auto shown = nlohmann::json::array();
   for (auto const& command : advice.commands) shown.push_back(shell_text(command));
   if (cli.is_json()) {
-    print_json(
-        {{"journal_mb", advice.journal_mb}, {"cache_mb", advice.cache_mb}, {"commands", shown}});
+    print_json({{"journal_mb", advice.journal_mb}, {"commands", shown}});
   } else {
     for (auto const& command : advice.commands) std::printf("%s\n", shell_text(command).c_str());
     std::fflush(stdout);
@@ -87,16 +79,18 @@ Outcome<void> advise_configuration(Cli& cli, Advise_options const& options) {
 void add_advise_commands(Cli& cli) {
   auto const options = std::make_shared<Advise_options>();
   auto* const command =
-      cli.add_command("advise-configuration", "Says how to use an SSD for journals and a cache",
+      cli.add_command("advise-configuration", "Says how to share an SSD between journals",
                       [&cli, options] { return advise_configuration(cli, *options); });
-  command->add_flag("-w,--write-journal", options->has_journals, "Journals of chunk servers on it");
+  command->add_flag("-w,--write-journal", options->has_journals, "Journals of chunk servers on it")
+      ->required();
   command->add_option("--cs", options->servers, "Repositories, made or to be made")
+      ->required()
       ->expected(1, 64);
   command->add_option("--ssd", options->ssd, "Directory on the SSD")
       ->required()
       ->check(CLI::ExistingDirectory);
   command->add_option("-m,--mount", options->mount_point,
-                      "Where the cluster is mounted on this host: a read cache for it");
+                      "Also mount the cluster there on this host");
   command->add_flag("--apply", options->applies, "Also run the commands");
   cli.add_json(command);
 }

@@ -263,10 +263,13 @@ def check_completion(one):
 def an_ssd_is_shared_as_advised():
     with harness.cluster(cs=1, replicas="1") as one, harness.own_disk(megabytes=420) as (_, ssd):
         directory = os.path.join(one.directory, "advised")
-        text = one.pstorage("advise-configuration", "--ssd", ssd, "-m", "/mnt/dev", "-w",
-                            "--cs", directory, ok=False)
-        check("less than 256 MB for each journal; leave -m away" in text, text)
-        check("give -w" in one.pstorage("advise-configuration", "--ssd", ssd, ok=False), "nothing asked")
+        text = one.pstorage("advise-configuration", "--ssd", ssd, "-w", "--cs", directory,
+                            directory + "2", ok=False)
+        check("less than 256 MB for each journal" in text, text)
+        text = one.pstorage("-q", "advise-configuration", "--ssd", ssd, "-w", "--cs", directory,
+                            "-m", "/mnt/dev")
+        check(text.endswith("\npstorage-mount -c dev /mnt/dev\n"), text)
+        check("required" in one.pstorage("advise-configuration", "--ssd", ssd, ok=False), "no -w")
         text = one.pstorage("-q", "advise-configuration", "--ssd", ssd, "-w", "--cs", directory)
         check(re.fullmatch(rf"pstorage -c dev make-cs -r {directory} -j {ssd} -s 320\n", text), text)
         check(not os.path.exists(directory), "done without --apply")

@@ -136,36 +136,31 @@ TEST(Doctor, Looks_at_the_disks_of_this_host) {
   EXPECT_EQ(find(examine_host(host), "clocks").verdict, Verdict::warning);
 }
 
-TEST(Advice, Shares_the_ssd_between_journals_and_cache) {
+TEST(Advice, Shares_the_ssd_between_the_journals) {
   Advice_question question{
       "stor1", {{"/d1", false}, {"/d 2", true}}, "/ssd", 100ull << 30, "/mnt/stor1"};
   auto const both = advise(question);
   ASSERT_TRUE(both.has_value());
   EXPECT_EQ(both.value().journal_mb, 8192u);
-  EXPECT_EQ(both.value().cache_mb, 92160u - 2 * 8192u);
   ASSERT_EQ(both.value().commands.size(), 3u);
   EXPECT_EQ(shell_text(both.value().commands[0]),
             "pstorage -c stor1 make-cs -r /d1 -j /ssd -s 8192");
   EXPECT_EQ(shell_text(both.value().commands[1]),
             "pstorage configure-cs -r '/d 2' -a /ssd -s 8192");
-  EXPECT_EQ(shell_text(both.value().commands[2]),
-            "pstorage-mount -c stor1 /mnt/stor1 -C /ssd/pstorage-stor1.cache -R 75776");
+  EXPECT_EQ(shell_text(both.value().commands[2]), "pstorage-mount -c stor1 /mnt/stor1");
   question.mount_point.clear();
   question.ssd_free_bytes = 1ull << 30;
   auto const small = advise(question);
   ASSERT_TRUE(small.has_value());
   EXPECT_EQ(small.value().journal_mb, 448u);
-  EXPECT_EQ(small.value().cache_mb, 0u);
+  EXPECT_EQ(small.value().commands.size(), 2u);
 }
 
 TEST(Advice, Says_when_the_ssd_is_too_small) {
-  Advice_question question{"stor1", {{"/d1", false}}, "/ssd", 200ull << 20, ""};
-  EXPECT_FALSE(advise(question).has_value());
-  question.servers.clear();
-  question.mount_point = "/mnt";
+  Advice_question const question{"stor1", {{"/d1", false}}, "/ssd", 200ull << 20, ""};
   auto const advice = advise(question);
   ASSERT_FALSE(advice.has_value());
-  EXPECT_NE(advice.error().text.find("read cache"), std::string::npos);
+  EXPECT_NE(advice.error().text.find("less than 256 MB"), std::string::npos);
 }
 
 TEST(Advice, Quotes_what_a_shell_would_change) {
