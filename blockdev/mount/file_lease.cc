@@ -8,6 +8,7 @@ void File_lease::remove_user(bool writes, Time_point now) {
   auto& users = writes ? writers_ : readers_;
   PS_ASSERT(users != 0);
   --users;
+  if (writes && writers_ == 0) written_until_ = now;
   if (!has_users()) idle_since_ = now;
 }
 
@@ -30,9 +31,10 @@ Step File_lease::next(Time_point now) const {
     return need == Hold::exclusive ? Step::take_exclusive : Step::take_shared;
   }
   if (hold_ == Hold::none || operations_ != 0) return Step::wait;
-  // Readers are content with less: whoever wants to read gets it beside them.
-  if (need == Hold::shared && hold_ == Hold::exclusive && wanted_ == Hold::shared)
-    return Step::give_back;
+  // Readers are content with less: the MDS hears of the size, and others may read beside them.
+  if (need == Hold::shared && hold_ == Hold::exclusive)
+    return wanted_ == Hold::shared || now - written_until_ >= idle_exclusive ? Step::give_back
+                                                                             : Step::wait;
   if (need != Hold::none) return Step::wait;
   bool const is_wanted = wanted_ == Hold::exclusive ||
                          (wanted_ == Hold::shared && hold_ == Hold::exclusive) || removed_ ||

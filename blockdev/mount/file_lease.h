@@ -21,7 +21,7 @@ enum class Step : unsigned char {
 /// One file. Users are open handles (readers, writers); operations are requests on their way.
 class File_lease {
  public:
-  /// A lease without users is kept this long, for the next one.
+  /// A lease without users, an exclusive one without writers, is kept this long for the next one.
   static constexpr Duration idle_exclusive = std::chrono::milliseconds(100);
   static constexpr Duration idle_shared = std::chrono::milliseconds(1000);
 
@@ -71,6 +71,7 @@ class File_lease {
   bool removed_ = false;
   bool stopping_ = false;
   Time_point idle_since_{};
+  Time_point written_until_{};  // when the last writer went
 };
 
 }  // namespace pstorage::mount

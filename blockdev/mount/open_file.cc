@@ -65,7 +65,7 @@ void Open_file::close(bool writes) {
 void Open_file::with_lease(Generation generation, bool writes, std::function<void(int)> go) {
   check_alive();
   if (is_dead(generation)) return go(ESTALE);
-  if (waiting_.empty() && may_start(writes)) {
+  if (waiting_.empty() && may_start(writes, !generation)) {
     lease_.start_operation();
     return go(0);
   }
@@ -73,12 +73,13 @@ void Open_file::with_lease(Generation generation, bool writes, std::function<voi
   pump();
 }
 
-/// A reader that the MDS does not hear may have lost its share without knowing: it waits. What a
-/// writer does is checked by the chunk servers.
-bool Open_file::may_start(bool writes) const {
+/// Whom the MDS does not hear may have lost the lease without knowing: then readers wait, and every
+/// open, which promises what others have left. What a writer does is checked by the chunk servers.
+bool Open_file::may_start(bool writes, bool opens) const {
   auto const now = environment_.clock.now();
   bool const is_confirmed = now < environment_.cluster.mds().leased_until();
-  return (lease_.hold() != Hold::shared || is_confirmed) && lease_.may_start(writes, now);
+  bool const is_checked = !opens && lease_.hold() == Hold::exclusive;
+  return (is_checked || is_confirmed) && lease_.may_start(writes, now);
 }
 
 void Open_file::end_operation() {
@@ -115,7 +116,7 @@ void Open_file::run_waiting() {
   for (std::size_t at = 0; at < waiting_.size();) {
     auto const& next = waiting_[at];
     bool const is_late = is_dead(next.generation);
-    if (!is_late && !may_start(next.writes)) break;
+    if (!is_late && !may_start(next.writes, !next.generation)) break;
     auto go = std::move(waiting_[at].go);
     waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(at));
     if (!is_late) lease_.start_operation();

@@ -93,7 +93,7 @@ class Open_file {
     return generation && *generation != lease_.generation();
   }
   void with_lease(Generation generation, bool writes, std::function<void(int)> go);
-  bool may_start(bool writes) const;
+  bool may_start(bool writes, bool opens) const;
   void end_operation();
   void pump();
   void run_waiting();

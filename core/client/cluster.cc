@@ -65,14 +65,14 @@ void Cluster::volume_closed(File_volume& volume) { std::erase(volumes_, &volume)
 
 File_volume* Cluster::find(File_id file) {
   for (File_volume* volume : volumes_)
-    if (volume->id() == file && !volume->is_dead() && !volume->is_reader()) return volume;
+    if (volume->id() == file && !volume->is_dead() && !volume->is_unleased()) return volume;
   return nullptr;
 }
 
 File_volume* Cluster::find(File_id file, bool is_shared) {
   for (File_volume* volume : volumes_) {
     bool const is_it = volume->id() == file && volume->is_shared() == is_shared;
-    if (is_it && !volume->is_dead() && !volume->is_reader()) return volume;
+    if (is_it && !volume->is_dead() && !volume->is_unleased()) return volume;
   }
   return nullptr;
 }
@@ -187,7 +187,7 @@ void Cluster::pushed(proto::Mds_push const& push) {
 void Cluster::session_expired() {
   auto const volumes = volumes_;
   for (File_volume* volume : volumes)
-    if (!volume->is_reader()) volume->lose_lease("the session with the MDS expired");
+    if (!volume->is_unleased()) volume->lose_lease("the session with the MDS expired");
 }
 
 void Cluster::compare_servers() {

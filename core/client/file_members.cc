@@ -105,7 +105,7 @@ void File_volume::ask_map(Chunk_io&) {
                      if (token == nullptr || !*token || dead_ != Errc::ok) return;
                      map_asked_ = false;
                      if (!answer.has_error()) return adopt_map(answer.value().map());
-                     if (reader_ && errc_of(answer.error().code) == Errc::not_found)
+                     if (is_reader() && errc_of(answer.error().code) == Errc::not_found)
                        lose_lease("the file was removed");
                    });
 }

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/assert.h"
+#include "core/mutant.h"
 
 namespace pstorage::client {
 namespace {
@@ -123,7 +124,7 @@ void File_volume::adopt_map(proto::File_map const& map) {
     auto& known = untouched_[one.index()];
     if (known.version() <= one.version()) known = one;
     // A newcomer waits for its writer, even when nobody uses the chunk.
-    if (has_joiner && serving_ && !reader_) chunk_at(one.index());
+    if (has_joiner && serving_ && !is_reader()) chunk_at(one.index());
   }
   --batching_;
   end_of_event();
@@ -253,7 +254,7 @@ void File_volume::read(std::uint64_t offset, std::uint64_t length, Read_done don
 
 Errc File_volume::check_change(std::uint64_t offset, std::uint64_t length) const {
   Errc const error = check(offset, length);
-  return error == Errc::ok && reader_ ? Errc::read_only : error;
+  return error == Errc::ok && is_reader() ? Errc::read_only : error;
 }
 
 void File_volume::write(std::uint64_t offset, std::vector<Slice> data, bool fua, Done done) {
@@ -406,8 +407,8 @@ void File_volume::split_read(Piece& piece) {
 }
 
 void File_volume::complete_request(Request& request) {
-  bool const is_checked =
-      request.kind == Request_kind::write || request.error != Errc::ok || reader_;
+  bool const is_checked = request.kind == Request_kind::write || request.error != Errc::ok ||
+                          reader_ || (shared_ && PS_MUTANT(believe_a_share));
   if (is_checked || is_leased()) return answer_request(request);
   unconfirmed_.push_back(&request);
 }

@@ -61,7 +61,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
 
   std::uint64_t size_bytes() const override { return size_; }
   void set_size(std::uint64_t bytes) override;
-  bool is_read_only() const override { return reader_; }
+  bool is_read_only() const override { return is_reader(); }
   std::string const& path() const override { return path_; }
   void read(std::uint64_t offset, std::uint64_t length, Read_done done) override;
   void write(std::uint64_t offset, std::vector<Slice> data, bool fua, Done done) override;
@@ -90,7 +90,11 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   /// Has the MDS refused a command because the lease is gone? Then so is this volume.
   bool lost_with(Failure const& refused);
   void lose_lease(std::string const& why);
-  bool is_reader() const override { return reader_; }
+  /// Opens in-sync replicas only, repairs nothing, makes none: a map that is not kept up to date
+  /// may name servers that have none any more.
+  bool is_reader() const override { return reader_ || shared_; }
+  /// Not even a share: nobody tells it anything.
+  bool is_unleased() const { return reader_; }
   /// Flushes and gives the lease back, but goes on reading under its epoch: the file changes no
   /// more, or its next writer ends this. No write may follow.
   void give_lease_back(Done done);

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "core/mutant.h"
 #include "mds/state/chunks.h"
 #include "mds/state/commands.h"
 #include "mds/state/settings.h"
@@ -42,7 +43,7 @@ bool drop_unreachable(Context& context, Chunk_row& chunk, Attribute_set const& a
 void revoke_reader(Context& context, File_id file, Session_id reader) {
   context.effects.lost_leases.push_back({reader, file, known_reading_epoch(context.database, file),
                                          describe_session(context.database, context.session)});
-  note_revocation(context.database, file, reader);
+  if (!PS_MUTANT(forget_the_readers)) note_revocation(context.database, file, reader);
 }
 
 /// Readers that stand in the way of the asker's exclusive lease: refused, or sent away by force.

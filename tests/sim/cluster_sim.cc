@@ -32,6 +32,8 @@ Cluster_plan draw_plan(Sim_random& random) {
   if (random.percent(30)) plan.chunk_bytes = 256 << 10;
   plan.healing = random.percent(40);
   if (plan.healing) plan.servers = 5;
+  // More take-overs than with 10 s, which leave more time for what a client must not miss.
+  if (random.percent(50)) plan.session_timeout = std::chrono::seconds(3);
   plan.slow_disk = random.percent(10);
   if (plan.slow_disk) plan.healing = plan.rot = plan.steals = plan.power_losses = false;
   return plan;
@@ -41,6 +43,8 @@ Cluster_sim::Cluster_sim(std::uint64_t seed, bool verbose)
     : world_(seed, {}),
       plan_(draw_plan(world_.random())),
       ledger_(std::size_t{plan_.chunks} * plan_.chunk_bytes / block_bytes) {
+  plan_.sharing = seed % 4 == 3 && !plan_.slow_disk;
+  if (plan_.sharing) plan_.clients = 3;
   world_.set_verbose(verbose);
   ledger_.verbose = verbose;
   world_.set_tap([this](Sim_node const& from, Message const& message) { sent(from, message); });
@@ -110,7 +114,8 @@ bool Cluster_sim::make_metadata_server(std::uint32_t number) {
       return false;
     }
   }
-  mds_.push_back(std::make_unique<Mds_host>(world_, number, std::move(first)));
+  mds_.push_back(
+      std::make_unique<Mds_host>(world_, number, std::move(first), plan_.session_timeout));
   if (auto why = mds_.back()->start(); !why.empty()) {
     fail("mdsd does not start: " + why);
     return false;
@@ -169,6 +174,7 @@ Run_result Cluster_sim::run() {
       Sim_client_options options;
       options.rot_allowed = plan_.rot;
       options.steals = plan_.steals && i == 1;
+      options.shares = plan_.sharing;
       clients_.push_back(std::make_unique<Sim_client>(world_, *client_nodes_.back(), ledger_,
                                                       mds_addresses(), options));
       clients_.back()->start();
@@ -252,6 +258,8 @@ void Cluster_sim::chaos() {
 void Cluster_sim::one_fault() {
   Sim_random& random = world_.random();
   if (plan_.healing && random.percent(15)) return administer();
+  // A reader that nobody hears for longer than its session must not believe what it knows.
+  if (plan_.sharing && random.percent(8)) return isolate_client();
   Cs_host& server = *servers_[random.below(servers_.size())];
   auto const dice = random.below(100);
   if (dice < 22) return stop_cs(server, plan_.power_losses && random.percent(50));
@@ -381,7 +389,8 @@ void Cluster_sim::isolate_client() {
   for (std::size_t i = 0; i < clients_.size(); ++i)
     if (i != holder && clients_[i]->is_running()) clients_[i]->steal_once();
   Time_point const until =
-      world_.now() + world_.random().between(std::chrono::seconds(1), std::chrono::seconds(12));
+      world_.now() + world_.random().between(std::chrono::seconds(plan_.sharing ? 8 : 1),
+                                             std::chrono::seconds(plan_.sharing ? 14 : 12));
   world_.write(Log_level::info, "FAULT isolated from the MDS", {{"node", client.name()}});
   for (auto& mds : mds_) {
     world_.cut(client, mds->node, until);

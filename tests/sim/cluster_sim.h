@@ -32,6 +32,9 @@ struct Cluster_plan {
   bool drift = false;         // clocks run up to 5 % fast or slow
   bool healing = false;    // servers are removed, replicas= changes, the silent are replaced soon
   bool slow_disk = false;  // that, and nothing else
+  bool sharing = false;    // clients give the volume back by themselves, and many read it at once
+  Duration session_timeout =
+      std::chrono::seconds(10);  // of all metadata servers: clients rely on it
   Duration chaos = std::chrono::seconds(20);
   unsigned fault_mean_ms = 800;
 };

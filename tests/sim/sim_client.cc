@@ -98,6 +98,7 @@ void Sim_client::start() {
   options.session.host = node_.host();
   cluster_ = std::make_unique<client::Cluster>(node_, node_, world_.random(), world_, node_,
                                                std::move(options));
+  cluster_->set_wanted_handler([this](proto::Lease_wanted const&) { wanted(); });
   node_.start({cluster_.get(), this});
   open_again_at_ = world_.now();
 }
@@ -110,7 +111,7 @@ void Sim_client::kill(bool silently) {
   in_flight_ = 0;
   unflushed_.clear();
   flushes_.clear();
-  opening_ = dead_volume_ = false;
+  opening_ = dead_volume_ = giving_back_ = closing_ = must_write_ = false;
 }
 
 Duration Sim_client::slowest_flush(Moment from, Moment to) const {
@@ -123,11 +124,13 @@ Duration Sim_client::slowest_flush(Moment from, Moment to) const {
 }
 
 void Sim_client::close() {
-  if (volume_ == nullptr) return;
+  if (volume_ == nullptr || std::exchange(closing_, true)) return;
   auto const life = life_;
   node_.run([this, life] {
-    volume_->close([this, life](Result<void>) {
-      if (life == life_) dead_volume_ = true;
+    volume_->close([this, life, covered = std::exchange(unflushed_, {})](Result<void> closed) {
+      if (life != life_) return;
+      dead_volume_ = true;
+      if (closed) note_durable(covered);
     });
   });
 }
@@ -136,12 +139,23 @@ std::string Sim_client::waiting_reason() const {
   return volume_ != nullptr ? volume_->waiting_reason() : "the volume is not open";
 }
 
+bool Sim_client::is_shared() const {
+  return volume_ != nullptr && static_cast<client::File_volume const&>(*volume_).is_shared();
+}
+
+/// Somebody waits for it: most often it gets it.
+void Sim_client::wanted() {
+  if (options_.shares && volume_ != nullptr && world_.random().percent(60)) giving_back_ = true;
+}
+
 void Sim_client::open() {
   opening_ = true;
   auto const life = life_;
+  bool const force = options_.steals || std::exchange(steals_now_, false);
+  bool const shared = options_.shares && !force && !std::exchange(must_write_, false) &&
+                      world_.random().percent(60);
   cluster_->open(options_.path,
-                 {.force = options_.steals || std::exchange(steals_now_, false),
-                  .patience = options_.open_patience},
+                 {.force = force, .patience = options_.open_patience, .shared = shared},
                  [this, life](Outcome<std::unique_ptr<client::Volume>> outcome) {
                    if (life == life_) opened(std::move(outcome));
                  });
@@ -150,6 +164,7 @@ void Sim_client::open() {
 void Sim_client::opened(Outcome<std::unique_ptr<client::Volume>> outcome) {
   opening_ = false;
   if (outcome.has_error()) {
+    must_write_ = errc_of(outcome.error().code) == Errc::refused;
     open_again_at_ = world_.now() + world_.random().between(std::chrono::milliseconds(200),
                                                             std::chrono::seconds(2));
     return;
@@ -157,7 +172,8 @@ void Sim_client::opened(Outcome<std::unique_ptr<client::Volume>> outcome) {
   volume_ = std::move(outcome).value();
   auto const& file = static_cast<client::File_volume&>(*volume_);
   epoch_ = file.lease_epoch().value;
-  if (file.unsealed() == 0) ledger_.taken(epoch_, now());
+  giving_back_ = false;
+  if (file.unsealed() == 0 && !file.is_shared()) ledger_.taken(epoch_, now());
   // Time for a former owner that has not noticed.
   if (world_.random().percent(50))
     issue_at_ = world_.now() + world_.random().between(Duration{0}, std::chrono::milliseconds(800));
@@ -166,7 +182,7 @@ void Sim_client::opened(Outcome<std::unique_ptr<client::Volume>> outcome) {
 void Sim_client::on_tick() {
   if (dead_volume_) {
     volume_.reset();
-    dead_volume_ = false;
+    dead_volume_ = giving_back_ = closing_ = false;
     unflushed_.clear();
     open_again_at_ = world_.now() + world_.random().between(std::chrono::milliseconds(100),
                                                             std::chrono::seconds(3));
@@ -180,7 +196,9 @@ void Sim_client::on_tick() {
       do_read(next_read_++, 1);
     return;
   }
-  if (quiescing_ || world_.now() < issue_at_) return;
+  if (giving_back_ && in_flight_ == 0) return close();
+  if (quiescing_ || giving_back_ || world_.now() < issue_at_) return;
+  if (options_.shares && world_.random().percent(1)) giving_back_ = true;
   while (in_flight_ < options_.depth && volume_ != nullptr && !dead_volume_) {
     issue();
     if (world_.random().percent(30)) break;
@@ -196,6 +214,7 @@ void Sim_client::issue() {
   std::size_t const first = random.below(blocks);
   std::size_t const count =
       1 + random.below(std::min<std::size_t>(random.percent(80) ? 4 : 40, blocks - first));
+  if (is_shared()) return do_read(first, count);
   auto const dice = random.below(100);
   if (dice < 45) return do_write(first, count, random.percent(5));
   if (dice < 50) return do_zero(first, count);
@@ -299,9 +318,12 @@ void Sim_client::do_flush() {
     --in_flight_;
     flushes_[timed].finish = now();
     if (result.has_error()) return note_error(result.error(), "flush");
-    for (Written const& one : covered)
-      ledger_.blocks()[one.block].writes[one.write].durable = now();
+    note_durable(covered);
   });
+}
+
+void Sim_client::note_durable(std::vector<Written> const& covered) {
+  for (Written const& one : covered) ledger_.blocks()[one.block].writes[one.write].durable = now();
 }
 
 }  // namespace pstorage::sim

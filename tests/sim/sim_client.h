@@ -56,6 +56,7 @@ struct Sim_client_options {
   bool rot_allowed = false;  // corrupt is a legal answer
   Duration open_patience = std::chrono::seconds(5);
   bool steals = false;  // opens by force
+  bool shares = false;  // gives it back now and then, or only reads it, beside others
 };
 
 class Sim_client final : private Ticker {
@@ -99,7 +100,9 @@ class Sim_client final : private Ticker {
     Moment finish = never;
   };
   void on_tick() override;
+  bool is_shared() const;
   void open();
+  void wanted();
   void opened(Outcome<std::unique_ptr<client::Volume>> outcome);
   void issue();
   void do_write(std::size_t first, std::size_t count, bool fua);
@@ -107,6 +110,7 @@ class Sim_client final : private Ticker {
   void do_read(std::size_t first, std::size_t count);
   void do_flush();
   void written(std::vector<Written> const& done, bool durable);
+  void note_durable(std::vector<Written> const& covered);
   void note_error(std::error_code error, char const* what);
   Moment now() const { return world_.now().since_start.count(); }
 
@@ -122,6 +126,9 @@ class Sim_client final : private Ticker {
   bool steals_now_ = false;
   bool opening_ = false;
   bool dead_volume_ = false;
+  bool giving_back_ = false;  // no new requests; closed when the old ones are answered
+  bool closing_ = false;
+  bool must_write_ = false;  // it cannot be shared as its last writer has left it
   bool quiescing_ = false;
   bool reading_all_ = false;
   std::size_t next_read_ = 0;

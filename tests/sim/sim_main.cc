@@ -32,6 +32,8 @@ std::vector<std::string> const planted = {
     "never_unclean",
     "never_call_a_server_slow",
     "drop_slow_below_min",
+    "believe_a_share",
+    "forget_the_readers",
 };
 constexpr std::uint64_t seeds_a_mutant = 1000;
 

@@ -18,10 +18,11 @@ constexpr std::uint64_t journal_bytes = 1u << 20;
 // ------------------------------------------------------------------ MDS
 
 Cluster_sim::Mds_host::Mds_host(Sim_world& the_world, std::uint32_t its_number,
-                                mds::raft::Configuration its_first)
+                                mds::raft::Configuration its_first, Duration its_session_timeout)
     : world(the_world),
       number(its_number),
       first(std::move(its_first)),
+      session_timeout(its_session_timeout),
       node(world.add_node("mds" + std::to_string(number), Role::mds, {0x10 + number})),
       disk(node, world.random(), {}) {}
 
@@ -46,8 +47,7 @@ std::string Cluster_sim::Mds_host::start() {
   options.id = Mds_id{number};
   options.address = log.listen.text();
   options.host_name = node.name();
-  // More take-overs than with 10 s, which leave more time for what a client must not miss.
-  if (world.random().next() % 2 == 0) options.session_timeout = std::chrono::seconds(3);
+  options.session_timeout = session_timeout;
   options.apply_rows_max = world.random().next() % 2 == 0 ? 1 : options.apply_rows_max;
   options.next_turn = [this](std::function<void()> work) { node.at({}, std::move(work)); };
   // The database is in memory, so the log is never cut and no member needs a copy of it.

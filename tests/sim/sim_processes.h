@@ -14,7 +14,8 @@ namespace pstorage::sim {
 
 struct Cluster_sim::Mds_host {
   /// `number` from 1; `first`: the members that the log begins with.
-  Mds_host(Sim_world& the_world, std::uint32_t its_number, mds::raft::Configuration first);
+  Mds_host(Sim_world& the_world, std::uint32_t its_number, mds::raft::Configuration its_first,
+           Duration its_session_timeout);
   ~Mds_host();
   static Address address_of(std::uint32_t number, std::uint16_t port = 2511);
   /// Empty, or why it does not start.
@@ -26,6 +27,7 @@ struct Cluster_sim::Mds_host {
   Sim_world& world;
   std::uint32_t const number;
   mds::raft::Configuration const first;
+  Duration const session_timeout;
   Sim_node& node;
   Sim_disk disk;
   std::unique_ptr<mds::raft::Raft_node> entries;

@@ -84,6 +84,20 @@ TEST_F(Lease, Readers_share_what_a_writer_has_left_them) {
   take(Step::take_shared);
 }
 
+TEST_F(Lease, Readers_are_soon_content_with_less_than_a_writer_left) {
+  lease_.add_user(false);
+  lease_.add_user(true);
+  take(Step::take_exclusive);
+  pass(std::chrono::seconds(5));
+  EXPECT_EQ(next(), Step::wait);
+  lease_.remove_user(true, now_);
+  EXPECT_EQ(next(), Step::wait);
+  pass(File_lease::idle_exclusive);
+  // The size of the file would be known here only, for as long as somebody reads it.
+  give_back();
+  take(Step::take_shared);
+}
+
 TEST_F(Lease, Nothing_starts_while_the_lease_is_on_its_way) {
   lease_.add_user(false);
   lease_.begin(next());
