@@ -167,6 +167,17 @@ Exports::Io& Exports::io_of(client::Volume const& volume) {
   return io_.size() < io_max ? io_[*name] : io_of_others_;
 }
 
+std::string Exports::trouble() const {
+  static constexpr std::size_t text_max = 1000;
+  std::string text;
+  for (auto const& [name, entry] : exports_) {
+    if (entry.volume == nullptr || text.size() > text_max) continue;
+    auto const why = entry.volume->waiting_reason();
+    if (!why.empty()) text += (text.empty() ? "" : "; ") + name + ": " + why;
+  }
+  return text;
+}
+
 void Exports::mark_lost(client::Volume const& volume) {
   auto* const entry = find(volume, nullptr);
   if (entry == nullptr || std::exchange(entry->lost, true)) return;

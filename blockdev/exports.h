@@ -58,6 +58,9 @@ class Exports final : public Ticker {
   /// By name; of all volumes that were ever acquired, at most io_max.
   std::map<std::string, Io> const& io() const { return io_; }
 
+  /// Which volumes' requests wait, and why; empty: none do.
+  std::string trouble() const;
+
   void on_tick() override;
 
  private:

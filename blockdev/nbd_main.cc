@@ -164,6 +164,7 @@ class Service {
   Service(Service const&) = delete;
   Service& operator=(Service const&) = delete;
 
+  std::string trouble() const { return server_.trouble(); }
   /// For /metrics: by volume, and by chunk server as this client sees them.
   void collect(Metrics_text& text) const {
     server_.collect(text);
@@ -299,7 +300,7 @@ Outcome<void> serve(Options options, cli::Daemon_start& start) {
   PS_TRY(auto const served,
          cli::Monitor::start(runtime, std::move(monitor),
                              {[&service](Metrics_text& text) { service.collect(text); },
-                              [] { return std::string(); }, nullptr}));
+                              [&service] { return service.trouble(); }, nullptr}));
   return service.run(addresses, start);
 }
 

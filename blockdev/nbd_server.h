@@ -53,6 +53,8 @@ class Nbd_server final : public Ticker, public Turn_flusher {
 
   /// Adds what was served since the start to `text`, by volume.
   void collect(Metrics_text& text) const;
+  /// As Exports::trouble().
+  std::string trouble() const { return exports_.trouble(); }
 
   void on_tick() override;
   void flush_turn() override;

@@ -106,6 +106,16 @@ def what_happens_is_counted_and_a_dead_server_is_told_of():
             'pstorage_cluster_cs_up{cs="1026",host="%s"}' % os.uname().nodename.split(".")[0]] == 0,
               "the dead chunk server is told of")
         the_page_wants_the_password(one)
+        # With one replica of three and a minimum of two, writes wait: the NBD server says so.
+        one.kill("cs3")
+        writer = subprocess.Popen(["nbdcopy", __file__, one.uri("vm1")],
+                                  stderr=subprocess.DEVNULL)
+        until(lambda: get(address_of(one, "nbd"), "/healthz")[0] == 503, "the volume waits")
+        text = get(address_of(one, "nbd"), "/healthz")[1]
+        check(text.startswith("vm1: ") and "replicas" in text, text)
+        one.start("cs3")
+        check(writer.wait(60) == 0, "the write went on when a replica came back")
+        until(lambda: get(address_of(one, "nbd"), "/healthz")[0] == 200, "nothing waits")
 
 
 def the_page_wants_the_password(one):
@@ -183,7 +193,5 @@ def page_in_a_browser():
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 1:
-        main(what_happens_is_counted_and_a_dead_server_is_told_of, options_move_it_and_turn_it_off)
-    else:
-        main(page_in_a_browser)
+    tests = [what_happens_is_counted_and_a_dead_server_is_told_of, options_move_it_and_turn_it_off]
+    main(*(tests if "page_in_a_browser" not in sys.argv else [page_in_a_browser]))
