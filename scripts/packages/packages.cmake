@@ -32,7 +32,7 @@ set(CPACK_DEBIAN_GATEWAY_PACKAGE_NAME pstorage-gateway)
 set(CPACK_DEBIAN_GATEWAY_DESCRIPTION
   "iSCSI gateway of the pstorage distributed block store\n Volumes of a cluster as iSCSI targets, with tgtd and a module for it.")
 set(CPACK_DEBIAN_GATEWAY_PACKAGE_DEPENDS "${depends}, tgt")
-foreach(package client server)
+foreach(package client gateway server)
   string(TOUPPER ${package} name)
   set(from ${CMAKE_SOURCE_DIR}/scripts/packages/${package})
   set(CPACK_DEBIAN_${name}_PACKAGE_CONTROL_EXTRA

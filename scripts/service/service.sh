@@ -4,10 +4,14 @@
 # shellcheck disable=SC2154,SC2317
 set -u
 service=${daemon}
-[ "$daemon" = pstorage-nbd ] || service=pstorage-$daemon
+case $daemon in
+  pstorage-*) ;;
+  *) service=pstorage-$daemon ;;
+esac
 
-# Who runs the daemons and with which options: PSTORAGE_USER, MDSD_OPTIONS, CSD_OPTIONS, NBD_OPTIONS.
-PSTORAGE_USER=pstorage MDSD_OPTIONS='' CSD_OPTIONS='' NBD_OPTIONS=''
+# Who runs the daemons and with which options: PSTORAGE_USER, MDSD_OPTIONS, CSD_OPTIONS, NBD_OPTIONS,
+# ISCSI_OPTIONS.
+PSTORAGE_USER=pstorage MDSD_OPTIONS='' CSD_OPTIONS='' NBD_OPTIONS='' ISCSI_OPTIONS=''
 id -u pstorage >/dev/null 2>&1 || PSTORAGE_USER=root # as after 'cmake --install'
 defaults=${PSTORAGE_DEFAULTS:-/etc/default/pstorage}
 # shellcheck disable=SC1090
@@ -36,6 +40,7 @@ things() {
 base_of() {
   case $daemon in
     pstorage-nbd) echo "/run/pstorage/$1/nbd" ;;
+    pstorage-iscsid) echo "/run/pstorage/iscsi/$1/iscsid" ;;
     *) echo "$1/$daemon" ;;
   esac
 }
@@ -59,6 +64,10 @@ run_daemon() {
   case $daemon in
     mdsd) mdsd -r "$1" -u "$PSTORAGE_USER" -D --respawn $MDSD_OPTIONS ;;
     csd) csd -r "$1" -u "$PSTORAGE_USER" -D --respawn $CSD_OPTIONS ;;
+    pstorage-iscsid)
+      mkdir -p "/var/log/pstorage/$1" &&
+        pstorage-iscsid -c "$1" -l "/var/log/pstorage/$1/iscsid.log" -D --respawn $ISCSI_OPTIONS
+      ;;
     *)
       mkdir -p "/var/log/pstorage/$1" &&
         pstorage-nbd -c "$1" -l "/var/log/pstorage/$1/nbd.log" -D --respawn $NBD_OPTIONS
@@ -133,7 +142,9 @@ LIST
 }
 
 path=1
-[ "$daemon" != pstorage-nbd ] || path=
+case $daemon in
+  pstorage-*) path= ;;
+esac
 case ${1:-} in
   start | stop | restart | force-reload | status)
     if [ -d /run/systemd/system ]; then

@@ -13,7 +13,8 @@ import time
 
 from harness import BUILD, check, main, own_hosts, run
 
-UNITS = [f"pstorage-{name}{at}.service" for name in ("mdsd", "csd", "nbd") for at in ("", "@")]
+UNITS = [f"pstorage-{name}{at}.service" for name in ("mdsd", "csd", "nbd", "iscsid")
+         for at in ("", "@")]
 CLUSTER = f"services{os.getpid()}"  # its name is in /run and /var/log of this machine
 EXPOSURE_MAX = 4.5  # of systemd-analyze security: 10 is a service without any restriction
 
@@ -101,6 +102,20 @@ def kill_and_wait(home, daemon):
           f"{daemon} is started again")
 
 
+def look_at_the_gateway(on):
+    on("service", "pstorage-iscsid", "start")
+    run_directory = f"/run/pstorage/iscsi/{CLUSTER}"
+    kill_and_wait(run_directory, "iscsid")
+    text = on("service", "pstorage-iscsid", "status")[1]
+    check(f"{CLUSTER} runs (pid" in text, text)
+    text = on("service", "pstorage-iscsid", "stop")[1]
+    check(f"{CLUSTER} stopped" in text, text)
+    check(os.listdir(run_directory) == ["iscsid.lock"], f"left: {os.listdir(run_directory)}")
+    shutil.rmtree(run_directory)
+    with contextlib.suppress(OSError):
+        os.rmdir(os.path.dirname(run_directory))
+
+
 def stop_under_load(on, hosts):
     socket = "/run/pstorage/" + CLUSTER + "/nbd.sock"
     uri = f"nbd+unix:///vm1?socket={socket}"
@@ -135,6 +150,7 @@ def services_of_a_host():
         for daemon in ("mds/mdsd", "cs1/csd"):
             kill_and_wait(home, daemon)
         hosts.until(1, "CS nodes: *2 of 2", "pstorage", "-c", CLUSTER, "stat")
+        look_at_the_gateway(on)
         stop_under_load(on, hosts)
         for name in ("csd", "mdsd"):
             on("service", f"pstorage-{name}", "stop")
