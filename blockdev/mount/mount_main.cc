@@ -234,7 +234,7 @@ class Service {
   std::optional<Time_point> stop_at_;
 };
 
-Outcome<std::unique_ptr<Log>> open_log(Options const& options) {
+Outcome<std::unique_ptr<Leveled_log>> open_log(Options const& options) {
   auto path = options.log_path;
   if (path.empty() && !options.foreground) {
     auto const directory = "/var/log/pstorage/" + options.cluster;
