@@ -32,8 +32,10 @@ Answer refusal(unsigned status, std::string const& why) {
 }  // namespace
 
 bool is_loopback(std::string const& host) {
+  // A name that only begins like the number may lead here by its owner's will.
+  bool const is_number = host.find_first_not_of("0123456789.") == std::string::npos;
   return host == "localhost" || host == "::1" || host == "[::1]" || host.empty() ||
-         host.starts_with("127.");
+         (is_number && host.starts_with("127."));
 }
 
 class Server::Connection final : public std::enable_shared_from_this<Connection>,

@@ -168,9 +168,11 @@ TEST_F(Http_server, Answers_one_request_after_the_other_on_a_connection) {
 
 TEST_F(Http_server, A_page_of_another_site_learns_nothing_from_a_loopback_address) {
   serve();
-  auto const client = connect();
-  say(client, "GET /metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n");
-  EXPECT_TRUE(hear(client, 20).starts_with("HTTP/1.1 421 "));
+  for (std::string const host : {"evil.example", "127.evil.example"}) {
+    auto const client = connect();
+    say(client, "GET /metrics HTTP/1.1\r\nHost: " + host + "\r\n\r\n");
+    EXPECT_TRUE(hear(client, 20).starts_with("HTTP/1.1 421 ")) << host;
+  }
   EXPECT_EQ(handled_, 0);
 }
 
