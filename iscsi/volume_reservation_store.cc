@@ -105,6 +105,7 @@ void Volume_reservation_store::loaded() {
     auto found = decode_slot(all.subspan(slot * reservation_slot_bytes, reservation_slot_bytes));
     if (found && found->version > newest.version) newest = std::move(*found);
   }
+  buffer_ = {};  // a change needs a fraction of it
   version_ = newest.version;
   is_loaded_ = true;
   std::exchange(load_done_, nullptr)(std::move(newest));

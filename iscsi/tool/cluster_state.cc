@@ -63,6 +63,14 @@ Outcome<void> Cluster_state::remove_path(std::string const& path) {
   return success();
 }
 
+Outcome<void> Cluster_state::remove_when_free(std::string const& path) {
+  for (int attempt = 1;; ++attempt) {
+    auto const removed = remove_path(path);
+    if (!is(removed, Errc::busy) || attempt == remove_attempts) return removed;
+    std::this_thread::sleep_for(remove_pause);
+  }
+}
+
 Outcome<std::vector<std::string>> Cluster_state::target_names() {
   proto::Mds_request request;
   request.mutable_list_directory()->set_path(root);
@@ -142,12 +150,8 @@ Outcome<void> Cluster_state::register_on(std::string const& target, std::string 
 }
 
 Outcome<void> Cluster_state::unregister(std::string const& target) {
-  for (int attempt = 1;; ++attempt) {
-    auto const removed = remove_path(owner_path(target));
-    if (is(removed, Errc::not_found)) return success();
-    if (!is(removed, Errc::busy) || attempt == remove_attempts) return removed;
-    std::this_thread::sleep_for(remove_pause);  // it looks once a second
-  }
+  auto const removed = remove_when_free(owner_path(target));  // pstorage-iscsid looks once a second
+  return is(removed, Errc::not_found) ? Outcome<void>(success()) : removed;
 }
 
 Outcome<void> Cluster_state::move(std::string const& target, std::string const& host,
@@ -242,11 +246,7 @@ Outcome<void> Cluster_state::grow_volume(std::string const& name, std::uint64_t 
 }
 
 Outcome<void> Cluster_state::remove_volume(std::string const& name) {
-  for (int attempt = 1;; ++attempt) {
-    auto const removed = remove_path(volume_path_of(name));
-    if (!is(removed, Errc::busy) || attempt == remove_attempts) return removed;
-    std::this_thread::sleep_for(remove_pause);  // the NBD server gives idle volumes back after 5 s
-  }
+  return remove_when_free(volume_path_of(name));  // the NBD server gives it back idle after 5 s
 }
 
 }  // namespace pstorage::iscsi

@@ -79,6 +79,8 @@ class Cluster_state {
   Outcome<void> make_directory(std::string const& path, Properties const& properties);
   Outcome<void> set_properties(std::string const& path, Properties const& properties);
   Outcome<void> remove_path(std::string const& path);
+  /// Tries for 15 s while somebody holds it. Errors: busy.
+  Outcome<void> remove_when_free(std::string const& path);
 
   Call call_;
 };

@@ -2,6 +2,7 @@
 // memory alone.
 #include <algorithm>
 
+#include "mds/server/event_rows.h"
 #include "mds/server/metadata_server.h"
 #include "mds/state/settings.h"
 
@@ -85,14 +86,7 @@ void get_events(Database& database, proto::Get_events const& query, proto::Event
   }
   rows.bind(1, after);
   rows.bind(2, limit);
-  while (rows.next()) {
-    auto& event = *events.add_events();
-    event.set_number(rows.u64(0));
-    event.set_time_ms(rows.u64(1));
-    event.set_source(rows.text(2));
-    event.set_severity(rows.text(3));
-    event.set_text(rows.text(4));
-  }
+  add_events(rows, events);
 }
 
 }  // namespace

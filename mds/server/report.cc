@@ -1,4 +1,5 @@
 // What the daemon shows over HTTP, from memory and the committed state of this server.
+#include "mds/server/event_rows.h"
 #include "mds/server/metadata_server.h"
 
 namespace pstorage::mds {
@@ -25,14 +26,7 @@ void Metadata_server::latest_events(unsigned count, proto::Events& events) {
             "SELECT number, time_ms, source, severity, text FROM event"
             " ORDER BY number DESC LIMIT ?");
   rows.bind(1, count);
-  while (rows.next()) {
-    auto& event = *events.add_events();
-    event.set_number(rows.u64(0));
-    event.set_time_ms(rows.u64(1));
-    event.set_source(rows.text(2));
-    event.set_severity(rows.text(3));
-    event.set_text(rows.text(4));
-  }
+  add_events(rows, events);
 }
 
 void Metadata_server::list_volumes(unsigned count, proto::File_list& volumes) {

@@ -29,6 +29,15 @@ std::string shown_state(std::string const& state, bool is_releasing) {
   return state == "active" ? "releasing" : state + " releasing";
 }
 
+/// `rates`: reads and their bytes, writes and their bytes, syncs, each a second.
+void set_rates(auto& service, auto const& rates) {
+  service.set_read_ops_per_s(rates[0]);
+  service.set_read_bytes_per_s(rates[1]);
+  service.set_write_ops_per_s(rates[2]);
+  service.set_write_bytes_per_s(rates[3]);
+  service.set_syncs_per_s(rates[4]);
+}
+
 }  // namespace
 
 Space_figures Metadata_server::space_figures(std::vector<Candidate> const& candidates) {
@@ -130,11 +139,7 @@ void Metadata_server::fill_servers(proto::Services& services) {
     service.set_clock_offset_ms(memory->second.clock_offset_ms);
     service.set_version(stats.version());
     auto const rates = memory->second.rates.a_second(clock_.now());
-    service.set_read_ops_per_s(rates[0]);
-    service.set_read_bytes_per_s(rates[1]);
-    service.set_write_ops_per_s(rates[2]);
-    service.set_write_bytes_per_s(rates[3]);
-    service.set_syncs_per_s(rates[4]);
+    set_rates(service, rates);
     service.set_pulled_bytes_per_s(rates[5]);
   }
 }
@@ -171,11 +176,7 @@ void Metadata_server::fill_clients(proto::Services& services) {
     service.set_io_latency_max_us(counters.io_latency_max_us());
     service.set_version(counters.version());
     auto const rates = memory->second.rates.a_second(clock_.now());
-    service.set_read_ops_per_s(rates[0]);
-    service.set_read_bytes_per_s(rates[1]);
-    service.set_write_ops_per_s(rates[2]);
-    service.set_write_bytes_per_s(rates[3]);
-    service.set_syncs_per_s(rates[4]);
+    set_rates(service, rates);
   }
 }
 
