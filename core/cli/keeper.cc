@@ -38,6 +38,10 @@ Keeper::Keeper(std::string file, int& starter)
   if (was_ready_ == MAP_FAILED) was_ready_ = nullptr;
   lock_ = ::open(file_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (lock_ >= 0 && ::flock(lock_, LOCK_EX | LOCK_NB) != 0) ::close(std::exchange(lock_, -1));
+  if (lock_ >= 0 && ::ftruncate(lock_, 0) == 0) {
+    auto const pid = std::to_string(::getpid()) + "\n";
+    [[maybe_unused]] auto const written = ::pwrite(lock_, pid.data(), pid.size(), 0);
+  }
 }
 
 /// True in the daemon.
@@ -49,14 +53,7 @@ bool Keeper::start() {
     if (lock_ >= 0) ::close(lock_);
     return true;
   }
-  if (starter_ >= 0) {
-    ::close(std::exchange(starter_, -1));
-    detach_streams();
-    auto const pid = std::to_string(::getpid()) + "\n";
-    if (lock_ >= 0 && ::ftruncate(lock_, 0) == 0) {
-      [[maybe_unused]] auto const written = ::pwrite(lock_, pid.data(), pid.size(), 0);
-    }
-  }
+  if (!std::exchange(is_detached_, true)) detach_streams();
   return false;
 }
 
@@ -105,6 +102,8 @@ bool Keeper::run() {
     bool const is_clean = WIFEXITED(status) && WEXITSTATUS(status) == 0;
     if (is_clean || told_to_stop_) end(is_clean ? 0 : 1);
     if (!*was_ready_) end(1);  // it could not start even once: it has said why
+    // Held until here: whoever waits for a start that fails finds nothing of the keeper left.
+    if (starter_ >= 0) ::close(std::exchange(starter_, -1));
     if (seconds_now() - begin >= steady.count()) failures = 0;
     if (++failures > failures_max || !pause(failures)) end(1);
   }

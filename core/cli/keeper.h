@@ -16,7 +16,7 @@ void detach_streams();
 class Keeper {
  public:
   /// `file` gets the keeper's pid, unless it is another one's that runs; `starter`: the pipe to
-  /// whoever waits for the first start, which only the daemon may hold.
+  /// whoever waits for the first start; only the daemon writes to it.
   Keeper(std::string file, int& starter);
   /// Forks the daemon, in which it returns true. The keeper itself never returns: it ends with the
   /// daemon's last exit status.
@@ -39,6 +39,7 @@ class Keeper {
   int& starter_;
   bool* was_ready_;
   pid_t daemon_ = -1;
+  bool is_detached_ = false;
   bool told_to_stop_ = false;
 };
 

@@ -17,6 +17,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get("PSTORAGE_BUILD", os.path.join(ROOT, "build", "release"))
 BLOCK = 4096
+os.umask(0o022)  # daemons that run as a user of their own must reach what is made here
 
 
 def skip(reason):

@@ -42,6 +42,11 @@ def units_are_as_systemd_wants_them():
                     f"--threshold={EXPOSURE_MAX * 10:.0f}", path)
 
 
+def everybody_can_search(path):
+    return path == "/" or (os.stat(path).st_mode & 0o001
+                           and everybody_can_search(os.path.dirname(path)))
+
+
 def pid_in(path):
     with open(path, encoding="ascii") as file:
         return int(file.read())
@@ -189,5 +194,7 @@ def a_daemon_that_cannot_start_says_why_and_is_left_alone():
 
 
 if __name__ == "__main__":
+    if not everybody_can_search(tempfile.gettempdir()):
+        tempfile.tempdir = "/var/tmp"  # the daemons run as a user of their own
     main(units_are_as_systemd_wants_them, services_of_a_host,
          a_daemon_that_cannot_start_says_why_and_is_left_alone)
