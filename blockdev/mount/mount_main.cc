@@ -16,6 +16,7 @@
 
 #include "blockdev/mount/file_system.h"
 #include "blockdev/mount/fuse_port.h"
+#include "blockdev/mount/host_cache.h"
 #include "core/cli/daemon.h"
 #include "core/config/etc.h"
 #include "core/disk/atomic_file.h"
@@ -40,6 +41,7 @@ struct Options {
   bool foreground = false;
   bool encrypt = false;
   unsigned wait_seconds = 1;
+  Cache_options cache;
 };
 
 void add_options(CLI::App& app, Options& options) {
@@ -52,6 +54,11 @@ void add_options(CLI::App& app, Options& options) {
                  "Permissions, octal, of what has none of its own (default: 755)");
   app.add_option("-u,--user", options.user, "Its owner (default: root)");
   app.add_option("-g,--group", options.group, "Its group (default: root)");
+  app.add_option("-C,--cache", options.cache.path,
+                 "File on an SSD of this host that keeps what is read of files with "
+                 "client-ssd-cache=1");
+  app.add_option("-R,--cache-size", options.cache.mib, "Its size, MiB")
+      ->check(CLI::Range(1u, 16u << 20));
   app.add_option("-b,--bootstrap", options.servers, "Metadata servers, ADDR[:PORT],...");
   app.add_option("-l,--log", options.log_path,
                  "Log file (default in the background: /var/log/pstorage/CLUSTER/mount.log)");
@@ -154,6 +161,8 @@ class Service {
     cluster_.mds().call(std::move(query), std::chrono::seconds(12),
                         [this, &start](Outcome<proto::Mds_reply> answer) {
                           if (answer.has_error()) return fail(answer.error());
+                          if (auto const opened = open_cache(); opened.has_error())
+                            return fail(opened.error());
                           auto const mounted = port_.mount(
                               operations_, &files_, options_.mount_point, mount_options(options_));
                           if (mounted.has_error()) return fail(mounted.error());
@@ -165,10 +174,19 @@ class Service {
       ended();
     });
     runtime_.run();
+    if (cache_ != nullptr) cache_->close();
     return result_;
   }
 
  private:
+  Outcome<void> open_cache() {
+    if (options_.cache.path.empty()) return success();
+    PS_TRY(cache_, Host_cache::open(options_.cache, cluster_.mds().cluster_uuid(), runtime_));
+    cluster_.set_read_cache(cache_->cache());
+    disk_cluster_.set_read_cache(cache_->cache());
+    return success();
+  }
+
   static client::Cluster_options disk_options(client::Cluster_options options) {
     options.session.name += " .disks";
     return options;
@@ -223,6 +241,7 @@ class Service {
 
   Options const& options_;
   Runtime& runtime_;
+  std::unique_ptr<Host_cache> cache_;
   client::Cluster cluster_;
   client::Cluster disk_cluster_;
   fuse_lowlevel_ops operations_ = File_system::operations();
@@ -247,6 +266,7 @@ Outcome<std::unique_ptr<Leveled_log>> open_log(Options const& options) {
 Outcome<void> serve(Options options, cli::Daemon_start& start) {
   PS_TRY(options.cluster, cluster_name(options.cluster));
   PS_TRY(auto const defaults, defaults_of(options));
+  PS_CHECK(take_cache_options(options.mount_options, options.cache));
   PS_TRY(auto servers, bootstrap_list(options.cluster, options.servers));
   PS_TRY(auto key, load_key(key_path(options.cluster)));
   PS_TRY(auto const host, host_id(true));

@@ -9,13 +9,16 @@ constexpr std::uint64_t journal_unit_mb = 64;
 constexpr std::uint64_t journal_mb_min = 256;
 // More only makes the next start slower: a journal is emptied long before it is so full.
 constexpr std::uint64_t journal_mb_max = 8192;
+constexpr std::uint64_t cache_mb_min = 64;
 
 }  // namespace
 
 Outcome<Advice> advise(Advice_question const& question) {
   Advice advice;
   auto const usable_mb = (question.ssd_free_bytes >> 20) / 10 * 9;
-  auto const share = usable_mb / std::max<std::size_t>(question.servers.size(), 1);
+  // With a mount half of it is for what is read there.
+  auto const for_journals = question.mount_point.empty() ? usable_mb : usable_mb / 2;
+  auto const share = for_journals / std::max<std::size_t>(question.servers.size(), 1);
   advice.journal_mb = std::min(share / journal_unit_mb * journal_unit_mb, journal_mb_max);
   if (!question.servers.empty() && advice.journal_mb < journal_mb_min) {
     return failure(Errc::no_space, question.ssd + " has " +
@@ -34,7 +37,16 @@ Outcome<Advice> advise(Advice_question const& question) {
     }
   }
   if (!question.mount_point.empty()) {
-    advice.commands.push_back({"pstorage-mount", "-c", question.cluster, question.mount_point});
+    Command mount = {"pstorage-mount", "-c", question.cluster, question.mount_point};
+    advice.cache_mb = usable_mb - advice.journal_mb * question.servers.size();
+    if (advice.cache_mb >= cache_mb_min) {
+      auto const size = std::to_string(advice.cache_mb);
+      mount.insert(mount.end(),
+                   {"-C", question.ssd + "/" + question.cluster + ".cache", "-R", size});
+    } else {
+      advice.cache_mb = 0;
+    }
+    advice.commands.push_back(std::move(mount));
   }
   return advice;
 }

@@ -22,15 +22,18 @@ struct Advice_question {
 };
 
 /// Commands as words, in the order in which they are to run.
-using Commands = std::vector<std::vector<std::string>>;
+using Command = std::vector<std::string>;
+using Commands = std::vector<Command>;
 
 struct Advice {
   std::uint64_t journal_mb = 0;  // of each chunk server
+  std::uint64_t cache_mb = 0;    // of the mount; 0: none
   Commands commands;
 };
 
-/// Pure. A tenth of the SSD stays free, the journals get equal shares of the rest, in steps of
-/// 64 MB up to journal_mb_max. A mount point is mounted; it has no cache. Errors: no_space.
+/// Pure. A tenth of the SSD stays free. The journals get equal shares of the rest (of half of it
+/// when there is a mount point), in steps of 64 MB up to journal_mb_max; the mount's read cache
+/// gets what is left. Errors: no_space.
 Outcome<Advice> advise(Advice_question const& question);
 
 /// As a shell reads it.

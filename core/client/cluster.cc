@@ -158,6 +158,8 @@ Opened_file Cluster::adopt(std::string const& path, proto::Lease const& lease, b
                                                 grows ? Volume_use::grow : Volume_use::write);
   opened.file = lease.file();
   opened.clean = lease.clean();
+  if (read_cache_ != nullptr && lease.file().attributes().client_ssd_cache())
+    opened.volume->use_cache(*read_cache_, Epoch{lease.previous_epoch()});
   volumes_.push_back(opened.volume.get());
   return opened;
 }

@@ -48,6 +48,9 @@ class Cluster final : public Ticker, private Volume_host {
 
   Mds_session& mds() override { return session_; }
 
+  /// For files whose attribute client-ssd-cache says so, opened from now on. Outlives this.
+  void set_read_cache(Read_cache& cache) { read_cache_ = &cache; }
+
   /// The entries of a directory. Errors: not_found, unavailable after `patience`.
   void list(std::string const& path, Duration patience,
             std::function<void(Outcome<std::vector<proto::File>>)> done);
@@ -141,6 +144,7 @@ class Cluster final : public Ticker, private Volume_host {
   std::vector<std::shared_ptr<Opening>> retries_;
   std::function<void(proto::Lease_wanted const&)> on_wanted_;
   Holder_handler on_question_;
+  Read_cache* read_cache_ = nullptr;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 

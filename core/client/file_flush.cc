@@ -19,6 +19,7 @@ void File_volume::writes_lost(Chunk_io& chunk) {
     if (flush.error == Errc::ok) flush.error = Errc::lost_writes;
   lost_writes_ = true;
   ++losses_;
+  distrust_cache();
 }
 
 void File_volume::flush(Done done) {
@@ -34,6 +35,7 @@ void File_volume::start_flush(Done done, Errc error) {
   Flush& flush = flushes_[id];
   flush.done = std::move(done);
   flush.error = error;
+  if (cached_ != nullptr) flush.changes = cached_->guard.flush_begins();
   for (auto& [cs, server] : servers_) {
     if (server.dirty.empty()) continue;
     flush.parts.push_back({.cs = cs, .chunks = std::exchange(server.dirty, {}), .sent = false});
@@ -167,6 +169,7 @@ void File_volume::answer_flushes() {
     if (error == Errc::io_error)
       for (auto& [_, later] : flushes_)
         if (later.error == Errc::ok) later.error = error;
+    if (error == Errc::ok && cached_ != nullptr) cached_->guard.flushed(node.mapped().changes);
     answer_later([done = std::move(node.mapped().done), error] {
       if (error != Errc::ok) return done(make_error_code(error));
       done(success());

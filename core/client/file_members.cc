@@ -233,6 +233,7 @@ void File_volume::give_lease_back(Done done) {
   flush([this, done = std::move(done)](Result<void> const& flushed) {
     if (!flushed) return done(flushed);
     reader_ = true;
+    cached_.reset();  // nobody confirms reads from it any more
     proto::Mds_request request;
     request.mutable_close_file()->set_file(file_.value);
     request.mutable_close_file()->set_epoch(epoch_.value);

@@ -237,9 +237,16 @@ void File_volume::read(std::uint64_t offset, std::uint64_t length, Read_done don
     return answer_later([done = std::move(done), error] { done(make_error_code(error)); });
   ++counters_.reads;
   counters_.read_bytes += length;
+  if (is_cached(offset, length)) return read_cached(offset, length, std::move(done));
   Request& request = new_request(Request_kind::read);
   request.read_done = std::move(done);
-  std::uint64_t end = offset + length;
+  submit_read(request, offset, length);
+  submitted(request);
+}
+
+void File_volume::submit_read(Request& request, std::uint64_t offset, std::uint64_t length) {
+  note_read(request, offset, length);
+  std::uint64_t const end = offset + length;
   for (std::uint64_t at = offset; at < end;) {
     std::uint64_t take =
         std::min({end - at, chunk_bytes_ - at % chunk_bytes_, piece_bytes_max - at % block_bytes});
@@ -249,7 +256,6 @@ void File_volume::read(std::uint64_t offset, std::uint64_t length, Read_done don
     submit_piece(piece);
     at += take;
   }
-  submitted(request);
 }
 
 Errc File_volume::check_change(std::uint64_t offset, std::uint64_t length) const {
@@ -267,6 +273,7 @@ void File_volume::write(std::uint64_t offset, std::vector<Slice> data, bool fua,
   Request& request = new_request(Request_kind::write);
   request.done = std::move(done);
   request.fua = fua;
+  note_change(request, offset, length);
   submit_range(request, offset, length, &data);
   submitted(request);
 }
@@ -284,6 +291,7 @@ void File_volume::zero(std::uint64_t offset, std::uint64_t length, bool only_who
     if (end != size_) end = round_down(end);
     offset = std::min(round_up(offset), end);
   }
+  note_change(request, offset, end - offset);
   submit_range(request, offset, end - offset, nullptr);
   submitted(request);
 }
@@ -407,6 +415,7 @@ void File_volume::split_read(Piece& piece) {
 }
 
 void File_volume::complete_request(Request& request) {
+  note_end(request);
   bool const is_checked = request.kind == Request_kind::write || request.error != Errc::ok ||
                           reader_ || (shared_ && PS_MUTANT(believe_a_share));
   if (is_checked || is_leased()) return answer_request(request);

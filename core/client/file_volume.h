@@ -12,6 +12,7 @@
 #include "core/client/chunk_io.h"
 #include "core/client/cs_link.h"
 #include "core/client/mds_session.h"
+#include "core/client/read_cache.h"
 #include "core/client/volume.h"
 #include "core/env/executor.h"
 #include "core/latency.h"
@@ -55,6 +56,10 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   /// The take-over: every reachable CS of the file stores the epoch, the others are dropped.
   /// Serves only after `done` was called with success. Source: DESIGN 4.
   void seal(std::function<void(Outcome<void>)> done);
+
+  /// Content may be kept in `cache`, which outlives this. `previous`: see Read_cache::file_opened.
+  /// Before the first request.
+  void use_cache(Read_cache& cache, Epoch previous);
 
   /// Instead of seal(), where nothing is to be fenced: a new file, or one open for reading only.
   void serve();
@@ -112,6 +117,13 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
     Done done;
     std::vector<Flush_part> parts;
     Errc error = Errc::ok;
+    std::uint64_t changes = 0;  // those that it covers, by cached_->guard
+  };
+  struct Cached {
+    Cached(Read_cache& of, Cache_key file) : cache(of), key(file) {}
+    Read_cache& cache;
+    Cache_key const key;
+    Fill_guard guard;
   };
   struct Sealing {
     std::function<void(Outcome<void>)> done;
@@ -168,6 +180,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void submit_range(Request& request, std::uint64_t offset, std::uint64_t length,
                     std::vector<Slice> const* data);
   void free_piece(Piece& piece);
+  void submit_read(Request& request, std::uint64_t offset, std::uint64_t length);
   void submitted(Request& request);
   void run_completions();
   void complete_piece(Piece& piece, Errc status);
@@ -190,6 +203,14 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void drop_slow_servers();
   void finish_part(std::uint64_t id, Cs_id cs);
   void answer_flushes();
+
+  // Content cached on this host: file_cached.cc.
+  bool is_cached(std::uint64_t offset, std::uint64_t length) const;
+  void read_cached(std::uint64_t offset, std::uint64_t length, Read_done done);
+  void note_read(Request& request, std::uint64_t offset, std::uint64_t length);
+  void note_change(Request& request, std::uint64_t offset, std::uint64_t length);
+  void note_end(Request& request);
+  void distrust_cache();
 
   // Take-over: file_seal.cc.
   void join_newcomers();
@@ -239,6 +260,8 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   std::uint32_t batching_ = 0;
   std::vector<Chunk_io*> allocations_;
   bool map_asked_ = false;
+
+  std::unique_ptr<Cached> cached_;  // null: nothing is kept here
 
   std::map<std::uint64_t, Flush> flushes_;
   std::uint64_t next_flush_ = 1;

@@ -202,6 +202,7 @@ void Mds_session::session_opened(proto::Mds_reply const& reply) {
     return link_down(clock_.now());
   }
   session_open_ = true;
+  cluster_uuid_ = reply.session().cluster_uuid();
   lease_ = std::chrono::milliseconds(reply.session().timeout_ms()) * 4 / 5;
   leased_until_ = session_asked_ + lease_;
   learn_servers(reply.session().servers());

@@ -62,6 +62,9 @@ class Mds_session final : private Connection_handler, public Ticker {
   using Lost_handler = std::function<void(File_id file, bool is_shared)>;
   void set_lost_files_handler(Lost_handler handler);
 
+  /// Empty before the first session is open.
+  std::string const& cluster_uuid() const { return cluster_uuid_; }
+
   bool is_linked() const { return linked_; }
   /// When the last answer of a master arrived; a client that has not heard for long must not trust
   /// that its leases still stand.
@@ -120,6 +123,7 @@ class Mds_session final : private Connection_handler, public Ticker {
   Time_point last_heartbeat_{};
 
   Session_id session_{};
+  std::string cluster_uuid_;
   bool session_open_ = false;
   Time_point session_asked_{};
   Duration lease_{};  // how long a confirmation holds

@@ -28,6 +28,10 @@ struct Request {
   Read_done read_done;
   std::vector<Slice> parts;  // read: the answer; extents: block records or empty
   std::function<void(Request&)> extents_done;
+  struct {
+    std::uint64_t number = 0;  // of the file's Fill_guard; 0: none
+    std::uint64_t offset = 0, length = 0;
+  } cached;
 };
 
 enum class Piece_kind : unsigned char {

@@ -254,6 +254,7 @@ void Metadata_server::answer(Applied_entry& entry) {
     opened.set_epoch_uptime_ms(static_cast<std::uint64_t>(
         std::chrono::duration_cast<std::chrono::milliseconds>(clock_.now() - lead_since_).count()));
     opened.set_mds(options_.id.value);
+    opened.set_cluster_uuid(options_.cluster_uuid);
     for (auto const& server : tables_.mds_clients) opened.add_servers(server);
     auto& memory = tables_.sessions[waiting.session];
     memory.last_heard = clock_.now();

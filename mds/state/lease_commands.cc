@@ -103,6 +103,7 @@ Applied open_shared(Context& context, proto::Open_file const& command, Inode con
       reading_epoch(context, inode, name_for_people(context.database, command.path(), inode.id)));
   add_reader(context, inode.id, context.session);
   grant(context, inode, epoch, granted);
+  granted.set_previous_epoch(epoch.value);
   granted.set_shared(true);
   granted.set_sealed(true);
   granted.set_clean(true);
@@ -160,6 +161,7 @@ Applied apply_open_file(Context& context, proto::Open_file const& command,
   lease.epoch = Epoch{static_cast<std::uint32_t>(next_counter(database, "epoch"))};
   lease.fenced = !old;
   store_lease(context, lease);
+  auto const previous_epoch = old ? Epoch{} : known_reading_epoch(database, inode.id);
   database.run("DELETE FROM reading WHERE file = ?", inode.id);
   // What a writer that has gone without closing had put behind the end.
   if (old) remove_chunks_from(context, inode, inode.positions());
@@ -173,6 +175,7 @@ Applied apply_open_file(Context& context, proto::Open_file const& command,
   grant(context, inode, lease.epoch, granted);
   granted.set_previous_holder(previous);
   granted.set_clean(!old);
+  granted.set_previous_epoch(previous_epoch.value);
   for (auto const former : revoked_sessions(database, inode.id)) {
     if (former != context.session) granted.add_previous_sessions(former.value);
   }

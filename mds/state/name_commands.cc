@@ -349,6 +349,9 @@ Applied apply_resize(Context& context, proto::Resize const& command, proto::Mds_
                                         " bytes: shrinking it would destroy data");
     }
     PS_CHECK(refuse_leased(context, inode.id, command.path(), "shrink"));
+    // What hosts have cached of the file is no longer true.
+    if (readers_of(context.database, inode.id).empty())
+      context.database.run("DELETE FROM reading WHERE file = ?", inode.id);
   }
   // Left there by a mount that died while the file grew.
   auto const lease = load_lease(context.database, inode.id);

@@ -45,6 +45,7 @@ Cluster_sim::Cluster_sim(std::uint64_t seed, bool verbose)
       ledger_(std::size_t{plan_.chunks} * plan_.chunk_bytes / block_bytes) {
   plan_.sharing = seed % 4 == 3 && !plan_.slow_disk;
   if (plan_.sharing) plan_.clients = 3;
+  plan_.caching = seed % 3 == 0 && !plan_.slow_disk;
   world_.set_verbose(verbose);
   ledger_.verbose = verbose;
   world_.set_tap([this](Sim_node const& from, Message const& message) { sent(from, message); });
@@ -161,6 +162,7 @@ bool Cluster_sim::make_volume() {
   attributes.set_replicas_norm(plan_.norm);
   attributes.set_replicas_min(plan_.min);
   attributes.set_chunk_size(plan_.chunk_bytes);
+  attributes.set_client_ssd_cache(plan_.caching);
   auto const reply = ask(std::move(request));
   if (reply.status() != 0) fail("no volume: " + reply.text());
   return reply.status() == 0;
@@ -175,6 +177,7 @@ Run_result Cluster_sim::run() {
       options.rot_allowed = plan_.rot;
       options.steals = plan_.steals && i == 1;
       options.shares = plan_.sharing;
+      options.caches = plan_.caching;
       clients_.push_back(std::make_unique<Sim_client>(world_, *client_nodes_.back(), ledger_,
                                                       mds_addresses(), options));
       clients_.back()->start();

@@ -33,6 +33,7 @@ struct Cluster_plan {
   bool healing = false;    // servers are removed, replicas= changes, the silent are replaced soon
   bool slow_disk = false;  // that, and nothing else
   bool sharing = false;    // clients give the volume back by themselves, and many read it at once
+  bool caching = false;    // clients have read caches
   Duration session_timeout =
       std::chrono::seconds(10);  // of all metadata servers: clients rely on it
   Duration chaos = std::chrono::seconds(20);

@@ -98,9 +98,32 @@ void Sim_client::start() {
   options.session.host = node_.host();
   cluster_ = std::make_unique<client::Cluster>(node_, node_, world_.random(), world_, node_,
                                                std::move(options));
+  if (options_.caches) open_cache();
   cluster_->set_wanted_handler([this](proto::Lease_wanted const&) { wanted(); });
   node_.start({cluster_.get(), this});
   open_again_at_ = world_.now();
+}
+
+void Sim_client::open_cache() {
+  constexpr unsigned power_loss_percent = 30;
+  constexpr unsigned miss_percent = 30;
+  if (cache_disk_ == nullptr) {
+    cache_disk_ = std::make_unique<Sim_disk>(node_, world_.random(),
+                                             Sim_disk_options{.would_block_percent = miss_percent});
+  } else if (world_.random().percent(power_loss_percent)) {
+    ++power_cycle_;
+    cache_disk_->crash();
+  } else {
+    cache_disk_->kill();
+  }
+  auto file = cache_disk_->open("cache", {.create = true});
+  client::Ssd_cache_options options{.cluster_uuid = "simulated",
+                                    .boot_id = std::to_string(power_cycle_),
+                                    .size_bytes = 128u << 10};
+  auto cache = client::Ssd_cache::open(std::move(file).value(), options, world_);
+  if (cache.has_error()) return ledger_.fault("no read cache: " + cache.error().text);
+  cache_ = std::move(cache).value();
+  cluster_->set_read_cache(*cache_);
 }
 
 void Sim_client::kill(bool silently) {
@@ -108,6 +131,7 @@ void Sim_client::kill(bool silently) {
   node_.stop(silently);
   volume_.reset();
   cluster_.reset();
+  cache_.reset();
   in_flight_ = 0;
   unflushed_.clear();
   flushes_.clear();

@@ -7,7 +7,9 @@
 #include <vector>
 
 #include "core/client/cluster.h"
+#include "core/client/ssd_cache.h"
 #include "tests/sim/history.h"
+#include "tests/sim/sim_disk.h"
 #include "tests/sim/sim_world.h"
 
 namespace pstorage::sim {
@@ -56,6 +58,7 @@ struct Sim_client_options {
   bool rot_allowed = false;  // corrupt is a legal answer
   Duration open_patience = std::chrono::seconds(5);
   bool steals = false;  // opens by force
+  bool caches = false;  // keeps what it reads on a disk of its own, across its deaths
   bool shares = false;  // gives it back now and then, or only reads it, beside others
 };
 
@@ -100,6 +103,7 @@ class Sim_client final : private Ticker {
     Moment finish = never;
   };
   void on_tick() override;
+  void open_cache();
   bool is_shared() const;
   void open();
   void wanted();
@@ -119,6 +123,9 @@ class Sim_client final : private Ticker {
   Ledger& ledger_;
   std::vector<Address> const servers_;
   Sim_client_options const options_;
+  std::unique_ptr<Sim_disk> cache_disk_;
+  std::uint64_t power_cycle_ = 0;  // of the host
+  std::unique_ptr<client::Ssd_cache> cache_;
   std::unique_ptr<client::Cluster> cluster_;
   std::unique_ptr<client::Volume> volume_;
   std::uint32_t epoch_ = 0;

@@ -34,6 +34,9 @@ std::vector<std::string> const planted = {
     "drop_slow_below_min",
     "believe_a_share",
     "forget_the_readers",
+    "believe_an_old_cache",
+    "cache_what_was_overtaken",
+    "cache_what_is_not_flushed",
 };
 constexpr std::uint64_t seeds_a_mutant = 1000;
 

@@ -41,8 +41,9 @@ def fails_with(code, what, function, *arguments, **options):
 class Mount:
     """pstorage-mount of a cluster on this host."""
 
-    def __init__(self, one, name="mnt"):
+    def __init__(self, one, name="mnt", extra=()):
         self.one = one
+        self.extra = extra
         self.path = os.path.join(one.directory, name)
         self.log = os.path.join(one.home, f"{name}.log")
         self.process = None
@@ -50,7 +51,7 @@ class Mount:
 
     def up(self):
         self.process = subprocess.Popen(
-            ["pstorage-mount", "-f", "-l", self.log, self.path], env=self.one.environment,
+            ["pstorage-mount", "-f", "-l", self.log, *self.extra, self.path], env=self.one.environment,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until(lambda: os.path.ismount(self.path) or self.process.poll() is not None, "mount")
         check(self.process.poll() is None, "pstorage-mount has ended")
@@ -78,8 +79,8 @@ class Mount:
 
 
 @contextlib.contextmanager
-def mounted(one, name="mnt"):
-    mount = Mount(one, name).up()
+def mounted(one, name="mnt", extra=()):
+    mount = Mount(one, name, extra).up()
     try:
         yield mount
     finally:
@@ -389,6 +390,80 @@ def like_any_file_system():
             check(file.read() == b"written just before the end", "lost at umount")
 
 
+# ---------------------------------------------------------------- read cache
+
+def counted(mnt, name):
+    """Of the last end in order."""
+    return int(re.findall(rf"read cache closed.*\b{name}=(\d+)", mnt.text())[-1])
+
+
+def read_whole(mnt, size):
+    """Not from the kernel's pages."""
+    with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as file:
+        file.write("1\n")
+    with open(mnt / "data", "rb") as file:
+        text = file.read()
+    check(len(text) == size, f"{len(text)} bytes")
+    return text
+
+
+def what_is_read_stays_on_the_ssd_and_is_never_stale():
+    size = 8 << 20
+    with cluster(cs=3, replicas="3:2") as one:
+        one.pstorage("set-attr", "-p", "/", "client-ssd-cache=1")
+        ssd = os.path.join(one.directory, "ssd.cache")
+        with mounted(one, extra=("-C", ssd, "-R", "64")) as mnt, mounted(one, "other") as other:
+            written = os.urandom(size)
+            with open(mnt / "data", "wb") as file:
+                file.write(written)
+                os.fsync(file.fileno())
+            check(read_whole(mnt, size) == written, "read as written")
+            mnt.down()
+            check(counted(mnt, "fills") >= size >> 16, "nothing was kept")
+            # Across an end in order, and after a kill: from the cache.
+            mnt.up()
+            check(read_whole(mnt, size) == written, "after an end in order")
+            mnt.down()
+            check(counted(mnt, "hits") > 0 and counted(mnt, "misses") == 0, mnt.text()[-400:])
+            mnt.up()
+            check(read_whole(mnt, size) == written, "before a kill")
+            mnt.kill()
+            mnt.clear()
+            mnt.up()
+            check(read_whole(mnt, size) == written, "after a kill")
+            mnt.down()
+            check(counted(mnt, "hits") > 0, "nothing was found after a kill")
+            # Another host has written meanwhile, then this one, then both in turn.
+            for turn in range(3):
+                with open(other / "data", "r+b") as file:
+                    file.seek(turn << 20)
+                    file.write(f"other {turn}".encode())
+                mnt.up()
+                written = read_whole(other, size)
+                check(read_whole(mnt, size) == written, f"turn {turn}: stale after another writer")
+                with open(mnt / "data", "r+b") as file:
+                    file.seek(5000 + turn)
+                    file.write(b"own")
+                now = read_whole(mnt, size)
+                check(now[5000 + turn:5003 + turn] == b"own", "stale after an own write")
+                check(read_whole(other, size) == now, f"turn {turn}: the other reads otherwise")
+                mnt.down()
+            # Rot on the SSD is not served; an odd command line is refused.
+            with open(ssd, "r+b") as file:
+                file.seek(-(64 << 20), os.SEEK_END)
+                for _ in range(1024):
+                    file.write(b"rot")
+                    file.seek(65533, os.SEEK_CUR)
+            mnt.up()
+            check(read_whole(mnt, size) == now, "rot was served")
+            code, text = run("pstorage-mount", "-C", ssd, "-R", "64", other.path, ok=False,
+                             env=one.environment)
+            check(code == 1 and "uses this" in text, f"two mounts on one cache: {text}")
+            code, text = run("pstorage-mount", "-C", ssd, other.path, ok=False, env=one.environment)
+            check(code == 1 and "-R" in text, text)
+            mnt.down()
+
+
 # ---------------------------------------------------------------- two hosts
 
 def mount_process(hosts, number):
@@ -500,4 +575,5 @@ def two_hosts_share_files_by_the_rules():
 
 
 if __name__ == "__main__":
-    main(two_hosts_share_files_by_the_rules, like_any_file_system)
+    main(two_hosts_share_files_by_the_rules, like_any_file_system,
+         what_is_read_stays_on_the_ssd_and_is_never_stale)

@@ -147,7 +147,8 @@ TEST(Advice, Shares_the_ssd_between_the_journals) {
             "pstorage -c stor1 make-cs -r /d1 -j /ssd -s 8192");
   EXPECT_EQ(shell_text(both.value().commands[1]),
             "pstorage configure-cs -r '/d 2' -a /ssd -s 8192");
-  EXPECT_EQ(shell_text(both.value().commands[2]), "pstorage-mount -c stor1 /mnt/stor1");
+  EXPECT_EQ(shell_text(both.value().commands[2]),
+            "pstorage-mount -c stor1 /mnt/stor1 -C /ssd/stor1.cache -R 75776");
   question.mount_point.clear();
   question.ssd_free_bytes = 1ull << 30;
   auto const small = advise(question);
