@@ -5,6 +5,9 @@
 #include <memory>
 #include <string>
 
+#include "blockdev/volume/limit_options.h"
+#include "blockdev/volume/tool_session.h"
+#include "blockdev/volume/volume_work.h"
 #include "core/cli/mds_call.h"
 #include "iscsi/tool/cluster_state.h"
 #include "iscsi/tool/gateway.h"
@@ -23,6 +26,9 @@ struct Command_options {
   std::string lun;
   std::string size;
   std::string volume;
+  std::string format = "ploop";
+  std::string snapshot;
+  volume::Limit_options limits;
   std::string user;
   std::string secret_file;
   std::string initiator;
@@ -50,6 +56,11 @@ class Commands {
   Outcome<void> lun_add();
   Outcome<void> lun_grow();
   Outcome<void> lun_del();
+  Outcome<void> lun_limit();
+  Outcome<void> snapshot_create();
+  Outcome<void> snapshot_list();
+  Outcome<void> snapshot_switch();
+  Outcome<void> snapshot_delete();
   Outcome<void> account_add();
   Outcome<void> account_del();
   Outcome<void> account_list();
@@ -67,6 +78,11 @@ class Commands {
   Outcome<void> prepare();  // names checked, cluster reachable
   Outcome<Target> load();
   Outcome<Lun_with_size> known_lun(Target const& target, unsigned number);
+  /// What changes volumes; connects when it is first needed.
+  Outcome<volume::Volume_work> work();
+  Outcome<void> make_volume(std::string const& name, std::uint64_t size);
+  /// The volume of LUN -l of target -t, which is also put into `loaded`.
+  Outcome<volume::Volume_name> lun_volume(Target* loaded = nullptr);
   Outcome<void> check_is_here(Target const& target) const;
   Outcome<void> check_is_stopped(Target const& target) const;
   Gateway gateway(Target const& target) const;
@@ -81,6 +97,7 @@ class Commands {
   Gateway_paths paths_;
   std::unique_ptr<cli::Mds_caller> caller_;
   Cluster_state state_;
+  std::unique_ptr<volume::Tool_session> session_;
 };
 
 /// One line of `path`, or asked for on the terminal without echo when `path` is empty; never from

@@ -54,6 +54,9 @@ void Commands::print_target(Row const& row) const {
                 exists ? static_cast<unsigned long long>(volume->second.size_bytes / mebi) : 0ull,
                 exists ? static_cast<unsigned long long>(volume->second.mapped_bytes / mebi) : 0ull,
                 is_online ? "Yes" : "No", exists ? lun.volume.c_str() : "missing");
+    if (exists && volume->second.limits.is_any()) {
+      std::printf("           Limits: %s\n", volume::limits_text(volume->second.limits).c_str());
+    }
   }
 }
 
@@ -68,6 +71,8 @@ nlohmann::json json_of(Target const& target, std::string const& status,
     if (volume != volumes.end()) {
       one["size"] = volume->second.size_bytes;
       one["used"] = volume->second.mapped_bytes;
+      one["format"] = volume->second.is_raw ? "raw" : "ploop";
+      one["limits"] = volume::limits_json(volume->second.limits);
     }
     luns.push_back(std::move(one));
   }
