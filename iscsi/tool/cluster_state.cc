@@ -171,6 +171,17 @@ Outcome<void> Cluster_state::move(std::string const& target, std::string const& 
   return success();
 }
 
+Outcome<bool> Cluster_state::is_in_use(std::string const& volume) {
+  auto const path = volume_path_of(volume);
+  auto file = look_up(path);
+  if (file.has_value() && file.value().type() == proto::TYPE_DIRECTORY) {
+    file = look_up(path + "/" + volume::descriptor_file);
+  }
+  if (is(file, Errc::not_found)) return false;
+  if (!file.has_value()) return file.error();
+  return !file.value().holder().empty();
+}
+
 Outcome<void> Cluster_state::revoke_volume(std::string const& name) {
   auto const revoked = cli::revoke(call_, volume_path_of(name));
   if (revoked.has_value() || is(revoked, Errc::not_found)) return success();
@@ -193,6 +204,16 @@ Outcome<void> Cluster_state::save_account(std::string const& user, std::string c
     return made;
   }
   return set_properties(root, {{std::string(account_prefix) + user, secret}});
+}
+
+Outcome<Replayed> Cluster_state::replayed(Target const& target) {
+  Replayed what;
+  for (auto const& [number, lun] : target.luns) {
+    PS_TRY(auto const info, volume(lun.volume));
+    what.luns[number] = {lun, info.size_bytes};
+  }
+  PS_TRY(what.accounts, accounts());
+  return what;
 }
 
 Outcome<Volume_info> Cluster_state::volume(std::string const& name) {

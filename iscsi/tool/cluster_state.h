@@ -33,7 +33,7 @@ struct Volume_info {
 std::string owner_path(std::string const& target);
 /// Name of the volume that keeps the reservations of LUN `uuid`.
 std::string reservations_volume(std::string const& uuid);
-/// Tries for 15 s while it is busy: the NBD server gives an idle volume back after 5 s, a
+/// Tries for 15 s while it is busy: the NBD server gives an idle volume back after 2 s, a
 /// pstorage-iscsid looks once a second. Errors: those of `work`.
 Outcome<void> when_free(std::function<Outcome<void>()> const& work);
 
@@ -61,6 +61,8 @@ class Cluster_state {
   /// Registers it on `host`, wherever it is, if `guard` still holds. Errors: stale_epoch.
   Outcome<void> move(std::string const& target, std::string const& host,
                      proto::Lease_guard const& guard);
+  /// Has somebody the volume open?
+  Outcome<bool> is_in_use(std::string const& volume);
   /// Whoever has the volume open loses it. Nobody: fine.
   Outcome<void> revoke_volume(std::string const& name);
 
@@ -68,6 +70,8 @@ class Cluster_state {
   /// `secret` empty: removes the account.
   Outcome<void> save_account(std::string const& user, std::string const& secret);
 
+  /// What a gateway is told of the target's LUNs and of all accounts. Errors: those of volume().
+  Outcome<Replayed> replayed(Target const& target);
   /// Raw or ploop. Errors: not_found, is_directory.
   Outcome<Volume_info> volume(std::string const& name);
   Outcome<void> set_volume_uuid(std::string const& name, std::string const& uuid);

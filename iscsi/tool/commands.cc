@@ -26,7 +26,7 @@ Outcome<Target> Commands::load() {
   return state_.load(name);
 }
 
-Gateway Commands::gateway(Target const& target) const { return {paths_, target}; }
+Gateway Commands::gateway(Target const& target) const { return {paths_, host_, target}; }
 
 bool Commands::runs_here(Target const& target) const { return gateway(target).pid() != 0; }
 
@@ -51,13 +51,13 @@ Outcome<void> Commands::check_is_stopped(Target const& target) const {
 Outcome<void> Commands::create() {
   Target target;
   PS_TRY(target.name, target_name(options_.name));
-  PS_CHECK(set_portal(target, options_.address));
+  PS_TRY(target.address, parse_portal(options_.address));
   PS_CHECK(set_moving(target));
   PS_CHECK(prepare());
   PS_CHECK(state_.create(target));
   PS_CHECK(state_.register_on(target.name, host_));
   if (options_.json) {
-    cli::print_json({{"iqn", target.iqn()}, {"portal", target.portal()}});
+    cli::print_json({{"iqn", target.iqn()}, {"portal", target.address.text()}});
   } else {
     std::printf("IQN: %s\n", target.iqn().c_str());
   }
@@ -80,8 +80,17 @@ Outcome<void> Commands::set() {
   if (options_.address.empty() && options_.failover.empty() && options_.device.empty()) {
     return failure(Errc::bad_request, "say what to set: -a, --failover or --device");
   }
-  if (!options_.address.empty() || !options_.device.empty()) PS_CHECK(check_is_stopped(target));
-  if (!options_.address.empty()) PS_CHECK(set_portal(target, options_.address));
+  if (!options_.address.empty() || !options_.device.empty()) {
+    PS_CHECK(check_is_stopped(target));
+    if (!target.portals.empty()) {
+      return failure(Errc::refused,
+                     "the hosts of this target have portals of their own: change those with "
+                     "'pstorage-iscsi portal add' and 'portal del'");
+    }
+  }
+  if (!options_.address.empty()) {
+    PS_TRY(target.address, parse_portal(options_.address));
+  }
   PS_CHECK(set_moving(target));
   return state_.save(target);
 }
@@ -109,19 +118,41 @@ Outcome<void> Commands::unregister() {
   return state_.unregister(target.name);
 }
 
+Outcome<void> Commands::portal_add() {
+  PS_TRY(auto const where, parse_portal(options_.address));
+  PS_TRY(auto target, load());
+  PS_CHECK(check_is_stopped(target));
+  PS_CHECK(add_portal(target, host_, where));
+  return state_.save(target);
+}
+
+Outcome<void> Commands::portal_del() {
+  PS_TRY(auto target, load());
+  PS_CHECK(check_is_stopped(target));
+  PS_CHECK(remove_portal(target, options_.host.empty() ? host_ : options_.host));
+  return state_.save(target);
+}
+
 Outcome<void> Commands::start() {
   PS_TRY(auto target, load());
+  if (options_.standby) return stand_by(target);
   PS_CHECK(check_is_here(target));
-  std::map<unsigned, Lun_with_size> luns;
-  for (auto const& [number, lun] : target.luns) {
-    PS_TRY(auto const volume, state_.volume(lun.volume));
-    luns[number] = {lun, volume.size_bytes};
-    PS_CHECK(state_.ensure_reservations(lun.uuid));
-  }
-  PS_TRY(auto const accounts, state_.accounts());
-  PS_CHECK(gateway(target).start(luns, accounts));
+  PS_TRY(auto const what, state_.replayed(target));
+  for (auto const& [number, lun] : target.luns) PS_CHECK(state_.ensure_reservations(lun.uuid));
+  PS_CHECK(gateway(target).start(what));
   target.should_run = true;
   return state_.save(target);
+}
+
+Outcome<void> Commands::stand_by(Target const& target) {
+  if (target.host == host_ || target.portals.empty()) {
+    return failure(Errc::refused, target.portals.empty()
+                                      ? "the target has one address only: run 'pstorage-iscsi "
+                                        "portal add' first"
+                                      : "the target is registered on this host, which serves it");
+  }
+  PS_TRY(auto const what, state_.replayed(target));
+  return gateway(target).stand_by(what);
 }
 
 Outcome<void> Commands::stop() {

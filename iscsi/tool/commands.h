@@ -38,6 +38,8 @@ struct Command_options {
   bool json = false;
   bool mutual = false;
   bool keep = false;
+  bool standby = false;
+  std::string host;  // empty: this one
 };
 
 /// One run of the program. Every verb: success, or one line what failed, why and what to do.
@@ -50,6 +52,8 @@ class Commands {
   Outcome<void> set();
   Outcome<void> register_here();
   Outcome<void> unregister();
+  Outcome<void> portal_add();
+  Outcome<void> portal_del();
   Outcome<void> start();
   Outcome<void> stop();
   Outcome<void> list();
@@ -69,6 +73,7 @@ class Commands {
 
  private:
   Outcome<void> set_moving(Target& target) const;
+  Outcome<void> stand_by(Target const& target);
   struct Row {  // of the list
     Target target;
     std::string status;

@@ -74,6 +74,7 @@ Outcome<void> Commands::lun_add() {
                        ? "there is a LUN " + options_.lun + " already"
                        : "a target has at most " + std::to_string(luns_max) + " LUNs");
   }
+  if (target.should_run) PS_CHECK(check_is_here(target));
   Lun_with_size added;
   added.lun.volume = options_.volume;
   if (options_.volume.empty()) {

@@ -25,6 +25,7 @@ class Program {
     app_.require_subcommand(1);
     app_.fallthrough();
     add_target_verbs();
+    add_portal_verbs();
     add_lun_verbs();
     add_login_verbs();
   }
@@ -96,13 +97,28 @@ class Program {
                     [this] { return commands_.register_here(); });
     add_with_target(app_, "unregister", "Gives a stopped target free for another host",
                     [this] { return commands_.unregister(); });
-    add_with_target(app_, "start", "Serves a target", [this] { return commands_.start(); });
+    add_with_target(app_, "start", "Serves a target", [this] {
+      return commands_.start();
+    })->add_flag("--standby", options_.standby, "Stand by while another host serves it");
     add_with_target(app_, "stop", "Ends serving a target", [this] { return commands_.stop(); });
     auto* const list = add(app_, "list", "Lists the targets of this host, or one in detail",
                            [this] { return commands_.list(); });
     list->add_option("-t,--target", options_.target, "Only this one, in detail");
     list->add_flag("-a,--all", options_.all, "Also those of other hosts");
     add_json(list);
+  }
+
+  void add_portal_verbs() {
+    auto* const portal = app_.add_subcommand("portal", "Several gateways, one of them active");
+    portal->require_subcommand(1);
+    portal->fallthrough();
+    add_with_target(*portal, "add", "Gives this host a portal of a stopped target",
+                    [this] { return commands_.portal_add(); })
+        ->add_option("-a,--address", options_.address, "ADDR[:PORT] of this host")
+        ->required();
+    add_with_target(*portal, "del", "Takes it away", [this] {
+      return commands_.portal_del();
+    })->add_option("--host", options_.host, "Host id (default: this one)");
   }
 
   void add_lun_verbs() {
