@@ -22,7 +22,7 @@ namespace pstorage::nbd {
 /// Thread: the server's loop.
 class Exports final : public Ticker {
  public:
-  static constexpr Duration idle_close = std::chrono::seconds(5);
+  static constexpr Duration idle_close = std::chrono::seconds(2);
 
   using Acquired = std::function<void(Outcome<client::Volume*>)>;
 

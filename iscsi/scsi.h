@@ -21,7 +21,8 @@ struct Sense {
 
 namespace sense {
 inline constexpr Sense becoming_ready{0x02, 0x0401};
-inline constexpr Sense standby{0x02, 0x040b};
+inline constexpr Sense standby{0x02, 0x040b};      // TARGET PORT IN STANDBY STATE
+inline constexpr Sense unavailable{0x02, 0x040c};  // TARGET PORT IN UNAVAILABLE STATE
 inline constexpr Sense unrecovered_read{0x03, 0x1100};
 inline constexpr Sense hardware_error{0x04, 0x4400};
 inline constexpr Sense parameter_length{0x05, 0x1a00};
@@ -41,6 +42,7 @@ inline constexpr std::uint16_t capacity_changed = 0x2a09;
 inline constexpr std::uint16_t reservations_preempted = 0x2a03;
 inline constexpr std::uint16_t reservations_released = 0x2a04;
 inline constexpr std::uint16_t registrations_preempted = 0x2a05;
+inline constexpr std::uint16_t access_state_changed = 0x2a06;
 }  // namespace attention
 
 namespace opcode {
@@ -51,6 +53,7 @@ inline constexpr std::uint8_t write_6 = 0x0a;
 inline constexpr std::uint8_t inquiry = 0x12;
 inline constexpr std::uint8_t reserve_6 = 0x16;
 inline constexpr std::uint8_t release_6 = 0x17;
+inline constexpr std::uint8_t mode_sense_6 = 0x1a;
 inline constexpr std::uint8_t start_stop_unit = 0x1b;
 inline constexpr std::uint8_t prevent_allow = 0x1e;
 inline constexpr std::uint8_t read_capacity_10 = 0x25;
@@ -62,6 +65,7 @@ inline constexpr std::uint8_t prefetch_10 = 0x34;
 inline constexpr std::uint8_t synchronize_cache_10 = 0x35;
 inline constexpr std::uint8_t write_same_10 = 0x41;
 inline constexpr std::uint8_t unmap = 0x42;
+inline constexpr std::uint8_t mode_sense_10 = 0x5a;
 inline constexpr std::uint8_t persistent_reserve_in = 0x5e;
 inline constexpr std::uint8_t persistent_reserve_out = 0x5f;
 inline constexpr std::uint8_t read_16 = 0x88;
@@ -82,7 +86,10 @@ inline constexpr std::uint8_t write_and_verify_12 = 0xae;
 inline constexpr std::uint8_t verify_12 = 0xaf;
 }  // namespace opcode
 
-/// Service action of 0x9e that the module answers itself.
+/// Service actions of 0x9e; the module answers the second one itself.
+inline constexpr std::uint8_t read_capacity_16_action = 0x10;
 inline constexpr std::uint8_t get_lba_status_action = 0x12;
+/// Of 0xa3.
+inline constexpr std::uint8_t report_port_groups_action = 0x0a;
 
 }  // namespace pstorage::iscsi

@@ -24,7 +24,13 @@ int hex_digit(char letter) {
 bool is_dash_place(std::size_t at) { return at == 8 || at == 13 || at == 18 || at == 23; }
 
 enum Code_set : std::uint8_t { binary = 1, ascii = 2 };
-enum Designator : std::uint8_t { t10_vendor = 1, naa = 3, relative_port = 4, uuid_type = 10 };
+enum Designator : std::uint8_t {
+  t10_vendor = 1,
+  naa = 3,
+  relative_port = 4,
+  port_group = 5,
+  uuid_type = 10
+};
 constexpr std::uint8_t of_port = 0x10;     // association
 constexpr std::uint8_t iscsi_port = 0x50;  // protocol identifier, with of_port and protocol_valid
 constexpr std::uint8_t protocol_valid = 0x80;
@@ -76,7 +82,7 @@ std::vector<std::uint8_t> serial_number_page(Volume_uuid const& uuid) {
   return {text.begin(), text.end()};
 }
 
-std::vector<std::uint8_t> identification_page(Volume_uuid const& uuid) {
+std::vector<std::uint8_t> identification_page(Volume_uuid const& uuid, Port_groups const& groups) {
   std::vector<std::uint8_t> page;
   // The first 8 bytes of a random UUID have 6 fixed bits; mixed with the others all 60 are random.
   std::array<std::uint8_t, 8> local{};
@@ -94,8 +100,12 @@ std::vector<std::uint8_t> identification_page(Volume_uuid const& uuid) {
   whole.insert(whole.end(), uuid.begin(), uuid.end());
   add_designator(page, binary, uuid_type, whole);
 
-  std::array<std::uint8_t, 4> const port{0, 0, 0, 1};
+  std::array<std::uint8_t, 4> port{};
+  put_be<2>(port, 2, groups.own);
   add_designator(page, iscsi_port | binary, protocol_valid | of_port | relative_port, port);
+  if (groups.is_any()) {
+    add_designator(page, iscsi_port | binary, protocol_valid | of_port | port_group, port);
+  }
   return page;
 }
 

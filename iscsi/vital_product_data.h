@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/result.h"
+#include "iscsi/port_groups.h"
 
 namespace pstorage::iscsi {
 
@@ -19,8 +20,9 @@ std::string uuid_text(Volume_uuid const& uuid);
 
 /// 80: unit serial number, the UUID as text.
 std::vector<std::uint8_t> serial_number_page(Volume_uuid const& uuid);
-/// 83: NAA (locally assigned, 60 bits of the UUID), T10 vendor, the UUID itself, the port.
-std::vector<std::uint8_t> identification_page(Volume_uuid const& uuid);
+/// 83: NAA (locally assigned, 60 bits of the UUID), T10 vendor, the UUID itself, the port, and its
+/// group when there are several.
+std::vector<std::uint8_t> identification_page(Volume_uuid const& uuid, Port_groups const& groups);
 /// B0: block limits. `block_bytes`: 512 or 4096.
 std::vector<std::uint8_t> block_limits_page(std::uint32_t block_bytes);
 /// B1: block device characteristics: no rotating medium.

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 
 #include "blockdev/volume/volume_cli.h"
@@ -24,10 +25,7 @@ Outcome<void> snapshot(Volume_cli& cli, Volume_options const& options) {
   if (name.snapshot.empty()) name.snapshot = options.other;
   PS_TRY(auto* const session, cli.session());
   auto const now = utc_text(session->wall_ms());
-  if (name.snapshot.empty()) {
-    name.snapshot = now;
-    for (auto& c : name.snapshot) c = c == ' ' ? '_' : c;
-  }
+  name.snapshot = snapshot_name(name.snapshot, now);
   PS_CHECK(Volume_work(*session).snapshot({name.name, {}}, name.snapshot, now));
   if (cli.cli().is_json())
     cli.print_json({{"volume", name.name}, {"snapshot", name.snapshot}});
@@ -40,31 +38,11 @@ Outcome<void> snapshots(Volume_cli& cli, Volume_options const& options) {
   PS_TRY(auto const name, parse_plain_name(options.name));
   PS_TRY(auto* const session, cli.session());
   PS_TRY(auto const descriptor, Volume_work(*session).descriptor(name));
-  auto const name_of = [&](std::string const& guid) -> std::string {
-    auto const* const delta = descriptor.find(guid);
-    if (delta == nullptr) return "";
-    return delta->name.empty() ? delta->guid : delta->name;
-  };
-  auto const current = descriptor.find(descriptor.top())->parent;
-  std::vector<std::vector<std::string>> rows;
-  auto json = nlohmann::json::array();
-  for (auto const& delta : descriptor.deltas()) {
-    if (delta.guid == descriptor.top()) continue;
-    auto const label = name_of(delta.guid);
-    auto const parent = name_of(delta.parent);
-    bool const is_current = delta.guid == current;
-    rows.push_back({label, delta.created, parent, is_current ? "*" : "", delta.guid});
-    json.push_back({{"name", label},
-                    {"created", delta.created},
-                    {"parent", parent},
-                    {"current", is_current},
-                    {"guid", delta.guid},
-                    {"file", delta.file}});
-  }
+  auto const list = snapshot_list(descriptor);
   if (cli.cli().is_json())
-    cli.print_json(json);
+    cli.print_json(list.json);
   else
-    cli.print_table({"NAME", "CREATED", "PARENT", "C", "UUID"}, rows);
+    cli.print_table(list.headers, list.rows);
   return success();
 }
 
@@ -88,6 +66,36 @@ Outcome<void> clone(Volume_cli& cli, Volume_options const& options) {
 }
 
 }  // namespace
+
+Snapshot_list snapshot_list(ploop::Descriptor const& descriptor) {
+  auto const name_of = [&](std::string const& guid) -> std::string {
+    auto const* const delta = descriptor.find(guid);
+    if (delta == nullptr) return "";
+    return delta->name.empty() ? delta->guid : delta->name;
+  };
+  auto const current = descriptor.find(descriptor.top())->parent;
+  Snapshot_list list{{"NAME", "CREATED", "PARENT", "C", "UUID"}, {}, nlohmann::json::array()};
+  for (auto const& delta : descriptor.deltas()) {
+    if (delta.guid == descriptor.top()) continue;
+    auto const label = name_of(delta.guid);
+    auto const parent = name_of(delta.parent);
+    bool const is_current = delta.guid == current;
+    list.rows.push_back({label, delta.created, parent, is_current ? "*" : "", delta.guid});
+    list.json.push_back({{"name", label},
+                         {"created", delta.created},
+                         {"parent", parent},
+                         {"current", is_current},
+                         {"guid", delta.guid},
+                         {"file", delta.file}});
+  }
+  return list;
+}
+
+std::string snapshot_name(std::string const& name, std::string const& created) {
+  auto text = name.empty() ? created : name;
+  if (name.empty()) std::replace(text.begin(), text.end(), ' ', '_');
+  return text;
+}
 
 bool Volume_cli::has_progress() const {
   return ::isatty(STDERR_FILENO) != 0 && !cli_.options().is_quiet && !cli_.is_json();

@@ -5,6 +5,8 @@
 #include <memory>
 #include <string>
 
+#include "blockdev/volume/limit_options.h"
+#include "blockdev/volume/snapshot_list.h"
 #include "blockdev/volume/volume_work.h"
 #include "core/cli/commands.h"
 #include "core/cli/output.h"
@@ -29,9 +31,7 @@ struct Volume_options {
   bool now = false;
   bool repairs = false;
   bool purges = false;
-  std::int64_t iops = -1;  // not given
-  double mbps = -1;
-  std::int64_t burst_s = -1;
+  Limit_options limits;
 };
 
 /// A session with the cluster, made when a command needs it.
@@ -60,9 +60,6 @@ class Volume_cli {
   cli::Cli& cli_;
   std::unique_ptr<Tool_session> session_;
 };
-
-/// "2026-01-31 12:34:56", UTC.
-std::string utc_text(std::uint64_t wall_ms);
 
 using Shared_cli = std::shared_ptr<Volume_cli>;
 using Shared_options = std::shared_ptr<Volume_options>;

@@ -8,14 +8,6 @@
 namespace pstorage::volume {
 namespace {
 
-std::uint64_t noted_size(proto::File const& file) {
-  auto const found = file.properties().find(size_property);
-  std::uint64_t size = 0;
-  if (found == file.properties().end()) return 0;
-  std::from_chars(found->second.data(), found->second.data() + found->second.size(), size);
-  return size;
-}
-
 std::uint64_t mapped_bytes(proto::File const& file) {
   return file.allocated_chunks() * file.attributes().chunk_size();
 }
@@ -29,6 +21,14 @@ Failure taken(Failure const& why, Volume_name const& name) {
 }
 
 }  // namespace
+
+std::uint64_t noted_size(proto::File const& file) {
+  auto const found = file.properties().find(size_property);
+  std::uint64_t size = 0;
+  if (found == file.properties().end()) return 0;
+  std::from_chars(found->second.data(), found->second.data() + found->second.size(), size);
+  return size;
+}
 
 struct Volume_work::Held {
   explicit Held(Tool_session& session, std::string const& path) : directory(session, path) {}

@@ -8,45 +8,18 @@
 
 #include "iscsi/big_endian.h"
 #include "iscsi/module/tgt_check.h"
+#include "iscsi/module/tgt_command.h"
 #include "iscsi/volume_reservation_store.h"
 
 namespace pstorage::iscsi {
 namespace {
 
-constexpr std::uint32_t cdb_bytes_max = 16;
 constexpr std::string_view parameter_prefix = "targetOps ";
 
 // What tgtd reports about these opcodes; the commands themselves arrive in perform().
 std::array<tgt_service_action, 5> reserve_in_actions{};
 std::array<tgt_service_action, 8> reserve_out_actions{};
-
-std::span<std::uint8_t> bytes_of(tgt_data const& data) {
-  // tgtd keeps pointers as numbers here.
-  auto* const start = reinterpret_cast<std::uint8_t*>(data.buffer);  // NOLINT
-  return {start, start == nullptr ? 0 : data.length};
-}
-
-/// What the initiator learns: `actual` bytes were to be moved.
-void set_residual(tgt_data& data, std::uint64_t actual) {
-  auto const expected = data.length;
-  auto const moved = static_cast<std::uint32_t>(std::min<std::uint64_t>(actual, expected));
-  data.transferred = moved;
-  data.residual = static_cast<std::int32_t>(static_cast<std::int64_t>(expected) -
-                                            static_cast<std::int64_t>(actual));
-}
-
-std::span<std::uint8_t const> cdb_of(scsi_cmd const& command) {
-  return {command.cdb, std::min(static_cast<std::uint32_t>(command.cdb_bytes), cdb_bytes_max)};
-}
-
-int status_of(Status status) { return static_cast<int>(status); }
-
-int refuse(scsi_cmd& command, Sense sense) {
-  set_residual(command.in, 0);
-  set_residual(command.out, 0);
-  sense_data_build(&command, sense.key, sense.code);
-  return status_of(Status::check_condition);
-}
+std::array<tgt_service_action, 8> maintenance_actions{};
 
 std::string name_of(scsi_lu const& lun) {
   auto const* const target = reinterpret_cast<tgt_target_head const*>(lun.owner);
@@ -62,6 +35,18 @@ void put_page(scsi_lu& lun, std::size_t code, std::vector<std::uint8_t> const& c
   fresh->update = [](scsi_lu*, void*) {};  // tgtadm's attributes do not change identities
   std::free(page);
   page = fresh;
+}
+
+/// Only so that REPORT SUPPORTED OPERATION CODES has it.
+void add_port_groups_action(tgt_operation& operation) {
+  auto const* from = operation.service_actions;
+  for (std::size_t i = 0; from != nullptr && from->perform != nullptr; ++i, ++from) {
+    if (from->action == report_port_groups_action || i + 2 >= maintenance_actions.size()) return;
+    maintenance_actions[i] = *from;
+    maintenance_actions[i + 1] = {report_port_groups_action, from->perform};
+    maintenance_actions[i + 2] = {};
+  }
+  operation.service_actions = maintenance_actions.data();
 }
 
 /// Which commands are let through while another session holds a RESERVE(6).
@@ -95,7 +80,13 @@ void Logical_unit::attach(scsi_lu& lun, Logical_unit* unit) {
 }
 
 bool Logical_unit::open(std::string const& uri) {
-  store_ = std::make_unique<Nbd_store>(name_, uri, options_.size_bytes, options_.patience_seconds,
+  uri_ = uri;
+  // The volume is another gateway's: whoever opens it takes its lease.
+  return options_.groups.is_standby() || connect();
+}
+
+bool Logical_unit::connect() {
+  store_ = std::make_unique<Nbd_store>(name_, uri_, options_.size_bytes, options_.patience_seconds,
                                        [this](std::uint64_t bytes) { grown(bytes); });
   if (!store_->is_working()) {
     store_.reset();
@@ -149,7 +140,7 @@ void Logical_unit::describe() {
   attributes.physical_block_exponent =
       lun_.block_shift < 12 ? static_cast<unsigned char>(12 - lun_.block_shift) : 0;
   put_page(lun_, 0x80, serial_number_page(options_.uuid));
-  put_page(lun_, 0x83, identification_page(options_.uuid));
+  put_page(lun_, 0x83, identification_page(options_.uuid, options_.groups));
   put_page(lun_, 0xb0, block_limits_page(1u << lun_.block_shift));
   put_page(lun_, 0xb1, characteristics_page());
   put_page(lun_, 0xb2, provisioning_page());
@@ -171,6 +162,7 @@ void Logical_unit::take_over_operations() {
   for (std::size_t i = 0; i < reserve_out_actions.size() - 1; ++i) {
     reserve_out_actions[i] = {static_cast<std::uint32_t>(i), &Logical_unit::perform};
   }
+  add_port_groups_action(operations[opcode::maintenance_in]);
   operations[opcode::persistent_reserve_in].service_actions = reserve_in_actions.data();
   operations[opcode::persistent_reserve_out].service_actions = reserve_out_actions.data();
   for (std::size_t code = 0; code < originals_.size(); ++code) {
@@ -196,9 +188,15 @@ int Logical_unit::configure(scsi_lu* lun, char* parameters) {
                 size.has_value() ? "a LUN does not shrink" : size.error().text.c_str());
       return tgt_invalid_request;
     }
-    if (unit.store_ && size.value() > unit.options_.size_bytes) unit.store_->grow(size.value());
+    if (size.value() == unit.options_.size_bytes) return tgt_success;
+    if (unit.store_) {
+      unit.store_->grow(size.value());
+    } else {
+      unit.grown(size.value());  // in standby
+    }
     return tgt_success;
   }
+  if (text == activate_parameter) return unit.activate() ? tgt_success : tgt_invalid_request;
   if (text.find("path=") != std::string_view::npos) {
     log_error(
         "pstorage: %s: refused: its volume cannot be exchanged; delete the LUN and make it "
@@ -235,6 +233,15 @@ int Logical_unit::dispatch(int host, scsi_cmd& command) {
   }
   if (is_refused_layout_) return status_of(Status::busy);
   auto const cdb = cdb_of(command);
+  if (options_.groups.is_any()) {
+    auto const state = access_state();
+    if (asks_for_port_groups(cdb)) return report_port_groups(command);
+    if (state != Access_state::active && !works_in_standby(cdb)) {
+      return refuse(command, state == Access_state::standby ? sense::standby : sense::unavailable);
+    }
+    if (cdb[0] == opcode::inquiry) return inquire(host, command);
+    if (state != Access_state::active) return originals_[cdb[0]](host, &command);
+  }
   if (!are_reservations_known_ && !ignores_reserve_6(cdb[0])) {
     if (has_failed_to_load_) return status_of(Status::busy);
     command.state |= tgt_command_async;
@@ -304,7 +311,10 @@ Status Logical_unit::conclude(Io& io) {
     if (io.information) {
       sense_data_build_with_info(&command, io.sense.key, io.sense.code, *io.information);
     } else {
-      sense_data_build(&command, io.sense.key, io.sense.code);
+      // With other paths to the disk nobody shall wait for this one.
+      bool const is_lost = options_.groups.is_any() && io.sense == sense::becoming_ready;
+      auto const& why = is_lost ? sense::unavailable : io.sense;
+      sense_data_build(&command, why.key, why.code);
     }
   }
   free_ios_.push_back(std::move(owned));
@@ -318,144 +328,48 @@ void Logical_unit::io_finished(Io& io) {
   if (fence_mark_ != 0) tgt_add_sched_event(&deferred_);
 }
 
-// ---------------------------------------------------------------- persistent reservations
+// ---------------------------------------------------------------- several gateways
 
-Port_name Logical_unit::port_of(std::uint64_t session) const {
-  // tgtd's buffer: 4 bytes of header, the initiator's name, NUL, ",i,0x", 6 bytes of ISID.
-  constexpr std::size_t header_bytes = 4;
-  constexpr std::size_t separator_bytes = 5;
-  constexpr std::size_t isid_bytes = 6;
-  std::array<char, 512> buffer{};
-  auto const* const target = reinterpret_cast<tgt_target_head const*>(lun_.owner);
-  int const used =
-      iscsi_transportid(target->tid, session, buffer.data(), static_cast<int>(buffer.size()));
-  if (used <= 0 || static_cast<std::size_t>(used) > buffer.size()) return {};
-  Port_name name(buffer.data() + header_bytes);
-  auto const* const isid = buffer.data() + header_bytes + name.size() + 1 + separator_bytes;
-  name += ",i,0x";
-  for (std::size_t i = 0; i < isid_bytes; ++i) {
-    std::array<char, 3> hex{};
-    std::snprintf(hex.data(), hex.size(), "%02x",
-                  static_cast<unsigned>(static_cast<unsigned char>(isid[i])));
-    name += hex.data();
+Access_state Logical_unit::access_state() {
+  auto const state = options_.groups.is_standby()    ? Access_state::standby
+                     : !store_ || store_->is_stuck() ? Access_state::unavailable
+                                                     : Access_state::active;
+  bool const was_lost = std::exchange(last_state_, state) == Access_state::unavailable;
+  if (was_lost && state != Access_state::unavailable) {
+    ua_sense_add_other_it_nexus(0, &lun_, attention::access_state_changed);
   }
-  return name;
+  return state;
 }
 
-void Logical_unit::load_reservations() {
-  are_reservations_known_ = false;
-  reservation_store_->load([this, alive = alive_](Outcome<Versioned_reservations> const& loaded) {
-    if (!*alive) return;
-    if (!loaded.has_value()) {
-      if (!std::exchange(has_failed_to_load_, true)) {
-        log_error("pstorage: %s: no command is served: %s\n", name_.c_str(),
-                  loaded.error().text.c_str());
-      }
-      release_held();
-      if (errc_of(loaded.error().code) == Errc::unavailable) load_reservations();
-      return;
-    }
-    reservations_ = loaded.value();
-    are_reservations_known_ = true;
-    has_failed_to_load_ = false;
-    release_held();
-    tgt_add_sched_event(&deferred_);
-  });
+bool Logical_unit::activate() {
+  if (!options_.groups.is_any()) return false;
+  if (!options_.groups.is_standby()) return true;
+  options_.groups.active = options_.groups.own;
+  if (!connect()) return false;
+  last_state_ = Access_state::active;
+  ua_sense_add_other_it_nexus(0, &lun_, attention::access_state_changed);
+  return true;
 }
 
-/// Answers, or lets go on, what came before it was known who may do what.
-void Logical_unit::release_held() {
-  for (auto const& [host, command] : std::exchange(held_, {})) {
-    command->state &= ~tgt_command_async;
-    auto const status = dispatch(host, *command);
-    if ((command->state & tgt_command_async) != 0) continue;
-    command->state |= tgt_command_async;
-    target_cmd_io_done(command, status);
-  }
+int Logical_unit::inquire(int host, scsi_cmd& command) {
+  constexpr std::size_t groups_byte = 5;
+  constexpr std::uint8_t implicit = 0x10;  // TPGS
+  constexpr std::uint8_t wants_page = 0x01;
+  int const status = originals_[opcode::inquiry](host, &command);
+  auto const answer = bytes_of(command.in);
+  bool const is_standard = (cdb_of(command)[1] & wants_page) == 0;
+  if (status == 0 && is_standard && answer.size() > groups_byte) answer[groups_byte] |= implicit;
+  return status;
 }
 
-int Logical_unit::report_reservations(scsi_cmd& command) {
+int Logical_unit::report_port_groups(scsi_cmd& command) {
+  constexpr std::uint8_t format_bits = 0xe0;
+  constexpr std::uint8_t extended = 0x20;
   auto const cdb = cdb_of(command);
-  auto const page = report(reservations_.state, cdb[1] & 0x1f);
-  if (!page) return refuse(command, sense::invalid_field_in_cdb);
-  auto const to = bytes_of(command.in);
-  auto const wanted = std::min<std::size_t>(page->size(), get_be<2>(cdb, 7));
-  std::copy_n(page->begin(), std::min(wanted, to.size()), to.begin());
-  set_residual(command.in, wanted);
-  return status_of(Status::good);
-}
-
-void Logical_unit::on_deferred(event_data* event) {
-  auto& unit = *static_cast<Logical_unit*>(event->data);
-  if (unit.fence_mark_ != 0) unit.finish_reserve_out();
-  unit.next_reserve_out();
-}
-
-void Logical_unit::next_reserve_out() {
-  while (!is_reserving_ && are_reservations_known_ && !reserve_outs_.empty()) {
-    is_reserving_ = true;
-    auto& command = *reserve_outs_.front();
-    auto const port = port_of(command.session);
-    if (port.empty()) {  // the session went away meanwhile
-      answer_reserve_out(Status::busy, {});
-      continue;
-    }
-    decision_ = decide(reservations_.state, port, cdb_of(command), bytes_of(command.out));
-    if (!decision_.next) {
-      answer_reserve_out(decision_.status, decision_.sense);
-      continue;
-    }
-    reservation_store_->replace(reservations_.version, *decision_.next,
-                                [this, alive = alive_](Outcome<void> const& result) {
-                                  if (*alive) replaced(result);
-                                });
-  }
-}
-
-void Logical_unit::replaced(Outcome<void> const& result) {
-  if (!result.has_value() && errc_of(result.error().code) == Errc::stale_version) {
-    is_reserving_ = false;  // decided again on what the other gateway has stored
-    load_reservations();
-    return;
-  }
-  if (!result.has_value()) {
-    log_error("pstorage: %s: reservations were not changed: %s\n", name_.c_str(),
-              result.error().text.c_str());
-    return answer_reserve_out(Status::busy, {});
-  }
-  reservations_ = {reservations_.version + 1, *decision_.next};
-  raise(decision_.attentions);
-  // Whoever fences somebody relies on it: what was let in before must have ended.
-  fence_mark_ = decision_.fences && disk_ ? disk_->mark() : 0;
-  finish_reserve_out();
-}
-
-void Logical_unit::finish_reserve_out() {
-  if (fence_mark_ != 0 && disk_ && !disk_->is_drained(fence_mark_)) return;
-  fence_mark_ = 0;
-  answer_reserve_out(Status::good, {});
-}
-
-void Logical_unit::answer_reserve_out(Status status, Sense sense) {
-  auto& command = *reserve_outs_.front();
-  reserve_outs_.pop_front();
-  is_reserving_ = false;
-  if (status == Status::check_condition) sense_data_build(&command, sense.key, sense.code);
-  tgt_add_sched_event(&deferred_);
-  target_cmd_io_done(&command, status_of(status));
-}
-
-void Logical_unit::raise(std::vector<Attention> const& attentions) {
-  if (attentions.empty()) return;
-  for (auto* node = lun_.sessions.next; node != &lun_.sessions; node = node->next) {
-    auto* const start =
-        reinterpret_cast<unsigned char*>(node) - offsetof(tgt_session_lu, lu_siblings);
-    auto const session = reinterpret_cast<tgt_session_lu*>(start)->session;
-    auto const port = port_of(session);
-    for (auto const& one : attentions) {
-      if (one.port == port) ua_sense_add_it_nexus(session, &lun_, one.code);
-    }
-  }
+  auto const format = cdb[1] & format_bits;
+  if (format != 0 && format != extended) return refuse(command, sense::invalid_field_in_cdb);
+  return send_page(command, report(options_.groups, last_state_, format == extended),
+                   get_be<4>(cdb, 6));
 }
 
 }  // namespace pstorage::iscsi

@@ -30,7 +30,8 @@ class Logical_unit final : public Io_listener {
   /// Remembers the unit behind `lun` (null: none).
   static void attach(scsi_lu& lun, Logical_unit* unit);
 
-  /// Starts to connect to `uri`. False: logged why not.
+  /// Starts to connect to `uri`, or keeps it until this gateway is the active one. False: logged
+  /// why not.
   bool open(std::string const& uri);
   void close();
   void io_finished(Io& io) override;
@@ -46,6 +47,13 @@ class Logical_unit final : public Io_listener {
   void describe_size();
   void grown(std::uint64_t bytes);
   int dispatch(int host, scsi_cmd& command);
+  bool connect();
+
+  // Several gateways.
+  Access_state access_state();
+  bool activate();
+  int inquire(int host, scsi_cmd& command);
+  int report_port_groups(scsi_cmd& command);
   bool is_refused(scsi_cmd& command);
   int start(scsi_cmd& command, Block_command const& block_command);
   Status conclude(Io& io);
@@ -71,6 +79,8 @@ class Logical_unit final : public Io_listener {
   std::array<tgt_perform, 256> originals_{};
   int (*original_configure_)(scsi_lu*, char*) = nullptr;
 
+  std::string uri_;
+  Access_state last_state_ = Access_state::active;
   std::unique_ptr<Nbd_store> store_;
   std::unique_ptr<Disk> disk_;
   std::vector<std::unique_ptr<Io>> free_ios_;

@@ -31,6 +31,8 @@ class Nbd_store final : public Store, private Nbd_connection_owner, private Tick
   Nbd_store& operator=(Nbd_store const&) = delete;
 
   bool is_working() const { return has_ticker_; }
+  /// The server has not answered for `patience`; what comes now is answered EAGAIN.
+  bool is_stuck() const { return silent_ticks_ >= patience_ticks_; }
   void submit(Store_request& request) override;
   /// The volume has become larger. An NBD connection knows the size of its beginning only: a second
   /// one is made, again and again until the server reports the size; then it takes the requests
@@ -55,7 +57,6 @@ class Nbd_store final : public Store, private Nbd_connection_owner, private Tick
   void wait_to_connect(std::string const& why);
   void send_waiting();
   void pass_answers();
-  bool is_stuck() const { return silent_ticks_ >= patience_ticks_; }
 
   std::string const name_;
   std::string const uri_;

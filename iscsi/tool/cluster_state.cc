@@ -3,6 +3,8 @@
 #include <chrono>
 #include <thread>
 
+#include "blockdev/volume/volume_work.h"
+#include "core/cli/revoke.h"
 #include "iscsi/volume_reservation_store.h"
 
 namespace pstorage::iscsi {
@@ -10,8 +12,8 @@ namespace {
 
 constexpr char const* root = "/iscsi";
 constexpr std::string_view account_prefix = "account.";
-constexpr int remove_attempts = 30;
-constexpr auto remove_pause = std::chrono::milliseconds(500);
+constexpr int free_attempts = 30;
+constexpr auto free_pause = std::chrono::milliseconds(500);
 
 std::string path_of(std::string const& target) { return std::string(root) + "/" + target; }
 std::string volume_path_of(std::string const& name) { return "/volumes/" + name; }
@@ -20,12 +22,24 @@ Properties properties_of(proto::File const& file) {
   return {file.properties().begin(), file.properties().end()};
 }
 
+std::uint64_t mapped_bytes(proto::File const& file) {
+  return file.allocated_chunks() * file.attributes().chunk_size();
+}
+
 template <typename T>
 bool is(Outcome<T> const& outcome, Errc code) {
   return !outcome.has_value() && errc_of(outcome.error().code) == code;
 }
 
 }  // namespace
+
+Outcome<void> when_free(std::function<Outcome<void>()> const& work) {
+  for (int attempt = 1;; ++attempt) {
+    auto const done = work();
+    if (!is(done, Errc::busy) || attempt == free_attempts) return done;
+    std::this_thread::sleep_for(free_pause);
+  }
+}
 
 std::string owner_path(std::string const& target) { return path_of(target) + "/owner"; }
 
@@ -61,14 +75,6 @@ Outcome<void> Cluster_state::remove_path(std::string const& path) {
   request.mutable_remove()->set_path(path);
   PS_TRY(auto const reply, call_(std::move(request)));
   return success();
-}
-
-Outcome<void> Cluster_state::remove_when_free(std::string const& path) {
-  for (int attempt = 1;; ++attempt) {
-    auto const removed = remove_path(path);
-    if (!is(removed, Errc::busy) || attempt == remove_attempts) return removed;
-    std::this_thread::sleep_for(remove_pause);
-  }
 }
 
 Outcome<std::vector<std::string>> Cluster_state::target_names() {
@@ -150,7 +156,7 @@ Outcome<void> Cluster_state::register_on(std::string const& target, std::string 
 }
 
 Outcome<void> Cluster_state::unregister(std::string const& target) {
-  auto const removed = remove_when_free(owner_path(target));  // pstorage-iscsid looks once a second
+  auto const removed = when_free([&] { return remove_path(owner_path(target)); });
   return is(removed, Errc::not_found) ? Outcome<void>(success()) : removed;
 }
 
@@ -165,10 +171,19 @@ Outcome<void> Cluster_state::move(std::string const& target, std::string const& 
   return success();
 }
 
+Outcome<bool> Cluster_state::is_in_use(std::string const& volume) {
+  auto const path = volume_path_of(volume);
+  auto file = look_up(path);
+  if (file.has_value() && file.value().type() == proto::TYPE_DIRECTORY) {
+    file = look_up(path + "/" + volume::descriptor_file);
+  }
+  if (is(file, Errc::not_found)) return false;
+  if (!file.has_value()) return file.error();
+  return !file.value().holder().empty();
+}
+
 Outcome<void> Cluster_state::revoke_volume(std::string const& name) {
-  proto::Mds_request request;
-  request.mutable_revoke()->set_path(volume_path_of(name));
-  auto const revoked = call_(std::move(request));
+  auto const revoked = cli::revoke(call_, volume_path_of(name));
   if (revoked.has_value() || is(revoked, Errc::not_found)) return success();
   return revoked.error();
 }
@@ -191,34 +206,48 @@ Outcome<void> Cluster_state::save_account(std::string const& user, std::string c
   return set_properties(root, {{std::string(account_prefix) + user, secret}});
 }
 
+Outcome<Replayed> Cluster_state::replayed(Target const& target) {
+  Replayed what;
+  for (auto const& [number, lun] : target.luns) {
+    PS_TRY(auto const info, volume(lun.volume));
+    what.luns[number] = {lun, info.size_bytes};
+  }
+  PS_TRY(what.accounts, accounts());
+  return what;
+}
+
 Outcome<Volume_info> Cluster_state::volume(std::string const& name) {
   auto const file = look_up(volume_path_of(name));
   if (is(file, Errc::not_found)) {
     return failure(Errc::not_found, "there is no volume '" + name + "'");
   }
   if (!file.has_value()) return file.error();
-  if (file.value().type() != proto::TYPE_FILE) {
+  auto const properties = properties_of(file.value());
+  Volume_info info;
+  info.is_raw = file.value().type() == proto::TYPE_FILE;
+  info.limits = volume::limits_of(properties);
+  auto const uuid = properties.find("uuid");
+  if (uuid != properties.end()) info.uuid = uuid->second;
+  if (info.is_raw) {
+    info.size_bytes = file.value().size();
+    info.mapped_bytes = mapped_bytes(file.value());
+    return info;
+  }
+  info.size_bytes = volume::noted_size(file.value());
+  if (info.size_bytes == 0) {
     return failure(Errc::is_directory, "'" + name + "' is a directory of volumes");
   }
-  auto const properties = properties_of(file.value());
-  auto const uuid = properties.find("uuid");
-  return Volume_info{
-      .size_bytes = file.value().size(),
-      .mapped_bytes = file.value().allocated_chunks() * file.value().attributes().chunk_size(),
-      .uuid = uuid == properties.end() ? "" : uuid->second};
+  PS_TRY(info.mapped_bytes, mapped_below(volume_path_of(name)));
+  return info;
 }
 
-Outcome<void> Cluster_state::create_volume(std::string const& name, std::uint64_t bytes,
-                                           std::string const& uuid) {
+Outcome<std::uint64_t> Cluster_state::mapped_below(std::string const& path) {
   proto::Mds_request request;
-  auto& create = *request.mutable_create();
-  create.set_path(volume_path_of(name));
-  create.set_type(proto::TYPE_FILE);
-  create.set_size(bytes);
-  create.set_parents(true);
-  if (!uuid.empty()) (*create.mutable_properties())["uuid"] = uuid;
+  request.mutable_list_directory()->set_path(path);
   PS_TRY(auto const reply, call_(std::move(request)));
-  return success();
+  std::uint64_t mapped = 0;
+  for (auto const& file : reply.files().files()) mapped += mapped_bytes(file);
+  return mapped;
 }
 
 Outcome<void> Cluster_state::set_volume_uuid(std::string const& name, std::string const& uuid) {
@@ -228,25 +257,21 @@ Outcome<void> Cluster_state::set_volume_uuid(std::string const& name, std::strin
 std::string reservations_volume(std::string const& uuid) { return "iscsi-reservations/" + uuid; }
 
 Outcome<void> Cluster_state::ensure_reservations(std::string const& uuid) {
-  auto const made = create_volume(reservations_volume(uuid), reservation_volume_bytes, "");
-  return is(made, Errc::exists) ? Outcome<void>(success()) : made;
+  proto::Mds_request request;
+  auto& create = *request.mutable_create();
+  create.set_path(volume_path_of(reservations_volume(uuid)));
+  create.set_type(proto::TYPE_FILE);
+  create.set_size(reservation_volume_bytes);
+  create.set_parents(true);
+  auto const made = call_(std::move(request));
+  if (made.has_value() || is(made, Errc::exists)) return success();
+  return made.error();
 }
 
 Outcome<void> Cluster_state::remove_reservations(std::string const& uuid) {
-  auto const removed = remove_volume(reservations_volume(uuid));
+  auto const path = volume_path_of(reservations_volume(uuid));
+  auto const removed = when_free([&] { return remove_path(path); });
   return is(removed, Errc::not_found) ? Outcome<void>(success()) : removed;
-}
-
-Outcome<void> Cluster_state::grow_volume(std::string const& name, std::uint64_t bytes) {
-  proto::Mds_request request;
-  request.mutable_resize()->set_path(volume_path_of(name));
-  request.mutable_resize()->set_size(bytes);
-  PS_TRY(auto const reply, call_(std::move(request)));
-  return success();
-}
-
-Outcome<void> Cluster_state::remove_volume(std::string const& name) {
-  return remove_when_free(volume_path_of(name));  // the NBD server gives it back idle after 5 s
 }
 
 }  // namespace pstorage::iscsi

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "blockdev/volume/limits.h"
 #include "core/result.h"
 #include "iscsi/tool/target_config.h"
 #include "mds.pb.h"
@@ -24,12 +25,17 @@ struct Volume_info {
   std::uint64_t size_bytes = 0;
   std::uint64_t mapped_bytes = 0;
   std::string uuid;  // empty: it has none yet
+  bool is_raw = false;
+  volume::Limits limits;
 };
 
 /// The file whose lease the gateway holds that serves the target.
 std::string owner_path(std::string const& target);
 /// Name of the volume that keeps the reservations of LUN `uuid`.
 std::string reservations_volume(std::string const& uuid);
+/// Tries for 15 s while it is busy: the NBD server gives an idle volume back after 2 s, a
+/// pstorage-iscsid looks once a second. Errors: those of `work`.
+Outcome<void> when_free(std::function<Outcome<void>()> const& work);
 
 /// Every call is one or a few blocking requests to the MDS; each of them is atomic.
 class Cluster_state {
@@ -55,6 +61,8 @@ class Cluster_state {
   /// Registers it on `host`, wherever it is, if `guard` still holds. Errors: stale_epoch.
   Outcome<void> move(std::string const& target, std::string const& host,
                      proto::Lease_guard const& guard);
+  /// Has somebody the volume open?
+  Outcome<bool> is_in_use(std::string const& volume);
   /// Whoever has the volume open loses it. Nobody: fine.
   Outcome<void> revoke_volume(std::string const& name);
 
@@ -62,25 +70,22 @@ class Cluster_state {
   /// `secret` empty: removes the account.
   Outcome<void> save_account(std::string const& user, std::string const& secret);
 
+  /// What a gateway is told of the target's LUNs and of all accounts. Errors: those of volume().
+  Outcome<Replayed> replayed(Target const& target);
+  /// Raw or ploop. Errors: not_found, is_directory.
   Outcome<Volume_info> volume(std::string const& name);
-  Outcome<void> create_volume(std::string const& name, std::uint64_t bytes,
-                              std::string const& uuid);
   Outcome<void> set_volume_uuid(std::string const& name, std::string const& uuid);
   /// The volume that keeps the reservations of LUN `uuid`, made when there is none.
   Outcome<void> ensure_reservations(std::string const& uuid);
   /// Absent: fine.
   Outcome<void> remove_reservations(std::string const& uuid);
-  Outcome<void> grow_volume(std::string const& name, std::uint64_t bytes);
-  /// Waits up to 15 s for a client that is about to close it. Errors: busy.
-  Outcome<void> remove_volume(std::string const& name);
 
  private:
   Outcome<proto::File> look_up(std::string const& path);
   Outcome<void> make_directory(std::string const& path, Properties const& properties);
   Outcome<void> set_properties(std::string const& path, Properties const& properties);
   Outcome<void> remove_path(std::string const& path);
-  /// Tries for 15 s while somebody holds it. Errors: busy.
-  Outcome<void> remove_when_free(std::string const& path);
+  Outcome<std::uint64_t> mapped_below(std::string const& path);
 
   Call call_;
 };

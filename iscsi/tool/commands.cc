@@ -5,32 +5,8 @@
 
 #include "core/cli/output.h"
 #include "core/config/etc.h"
-#include "core/disk/atomic_file.h"
-#include "core/size.h"
 
 namespace pstorage::iscsi {
-namespace {
-
-constexpr std::uint64_t size_step = 4096;  // the cluster's block
-
-Outcome<std::uint64_t> lun_size(std::string const& text) {
-  PS_TRY(auto const size, parse_size(text));
-  if (size == 0 || size % size_step != 0) {
-    return failure(Errc::bad_request,
-                   "bad size '" + text + "': a LUN has a positive multiple of 4096 bytes");
-  }
-  return size;
-}
-
-/// A random one, from the kernel.
-Outcome<std::string> new_uuid() {
-  PS_TRY(auto text, read_small_file("/proc/sys/kernel/random/uuid", 64));
-  while (!text.empty() && text.back() == '\n') text.pop_back();
-  return text;
-}
-
-}  // namespace
-
 Commands::Commands(Command_options const& options)
     : options_(options),
       state_([this](proto::Mds_request request) { return caller_->call(std::move(request)); }) {}
@@ -50,7 +26,7 @@ Outcome<Target> Commands::load() {
   return state_.load(name);
 }
 
-Gateway Commands::gateway(Target const& target) const { return {paths_, target}; }
+Gateway Commands::gateway(Target const& target) const { return {paths_, host_, target}; }
 
 bool Commands::runs_here(Target const& target) const { return gateway(target).pid() != 0; }
 
@@ -75,13 +51,13 @@ Outcome<void> Commands::check_is_stopped(Target const& target) const {
 Outcome<void> Commands::create() {
   Target target;
   PS_TRY(target.name, target_name(options_.name));
-  PS_CHECK(set_portal(target, options_.address));
+  PS_TRY(target.address, parse_portal(options_.address));
   PS_CHECK(set_moving(target));
   PS_CHECK(prepare());
   PS_CHECK(state_.create(target));
   PS_CHECK(state_.register_on(target.name, host_));
   if (options_.json) {
-    cli::print_json({{"iqn", target.iqn()}, {"portal", target.portal()}});
+    cli::print_json({{"iqn", target.iqn()}, {"portal", target.address.text()}});
   } else {
     std::printf("IQN: %s\n", target.iqn().c_str());
   }
@@ -104,8 +80,17 @@ Outcome<void> Commands::set() {
   if (options_.address.empty() && options_.failover.empty() && options_.device.empty()) {
     return failure(Errc::bad_request, "say what to set: -a, --failover or --device");
   }
-  if (!options_.address.empty() || !options_.device.empty()) PS_CHECK(check_is_stopped(target));
-  if (!options_.address.empty()) PS_CHECK(set_portal(target, options_.address));
+  if (!options_.address.empty() || !options_.device.empty()) {
+    PS_CHECK(check_is_stopped(target));
+    if (!target.portals.empty()) {
+      return failure(Errc::refused,
+                     "the hosts of this target have portals of their own: change those with "
+                     "'pstorage-iscsi portal add' and 'portal del'");
+    }
+  }
+  if (!options_.address.empty()) {
+    PS_TRY(target.address, parse_portal(options_.address));
+  }
   PS_CHECK(set_moving(target));
   return state_.save(target);
 }
@@ -133,19 +118,41 @@ Outcome<void> Commands::unregister() {
   return state_.unregister(target.name);
 }
 
+Outcome<void> Commands::portal_add() {
+  PS_TRY(auto const where, parse_portal(options_.address));
+  PS_TRY(auto target, load());
+  PS_CHECK(check_is_stopped(target));
+  PS_CHECK(add_portal(target, host_, where));
+  return state_.save(target);
+}
+
+Outcome<void> Commands::portal_del() {
+  PS_TRY(auto target, load());
+  PS_CHECK(check_is_stopped(target));
+  PS_CHECK(remove_portal(target, options_.host.empty() ? host_ : options_.host));
+  return state_.save(target);
+}
+
 Outcome<void> Commands::start() {
   PS_TRY(auto target, load());
+  if (options_.standby) return stand_by(target);
   PS_CHECK(check_is_here(target));
-  std::map<unsigned, Lun_with_size> luns;
-  for (auto const& [number, lun] : target.luns) {
-    PS_TRY(auto const volume, state_.volume(lun.volume));
-    luns[number] = {lun, volume.size_bytes};
-    PS_CHECK(state_.ensure_reservations(lun.uuid));
-  }
-  PS_TRY(auto const accounts, state_.accounts());
-  PS_CHECK(gateway(target).start(luns, accounts));
+  PS_TRY(auto const what, state_.replayed(target));
+  for (auto const& [number, lun] : target.luns) PS_CHECK(state_.ensure_reservations(lun.uuid));
+  PS_CHECK(gateway(target).start(what));
   target.should_run = true;
   return state_.save(target);
+}
+
+Outcome<void> Commands::stand_by(Target const& target) {
+  if (target.host == host_ || target.portals.empty()) {
+    return failure(Errc::refused, target.portals.empty()
+                                      ? "the target has one address only: run 'pstorage-iscsi "
+                                        "portal add' first"
+                                      : "the target is registered on this host, which serves it");
+  }
+  PS_TRY(auto const what, state_.replayed(target));
+  return gateway(target).stand_by(what);
 }
 
 Outcome<void> Commands::stop() {
@@ -154,92 +161,6 @@ Outcome<void> Commands::stop() {
   PS_CHECK(gateway(target).stop());
   target.should_run = false;
   return state_.save(target);
-}
-
-// ---------------------------------------------------------------- LUNs
-
-Outcome<void> Commands::lun_add() {
-  PS_TRY(auto const number, lun_number(options_.lun));
-  if (options_.size.empty() == options_.volume.empty()) {
-    return failure(Errc::bad_request, "give -s SIZE for a new volume or --volume NAME, not both");
-  }
-  std::uint64_t size = 0;
-  if (!options_.size.empty()) {
-    PS_TRY(size, lun_size(options_.size));
-  }
-  PS_TRY(auto const target, load());
-  if (target.luns.contains(number) || target.luns.size() >= luns_max) {
-    return failure(Errc::exists,
-                   target.luns.contains(number)
-                       ? "there is a LUN " + options_.lun + " already"
-                       : "a target has at most " + std::to_string(luns_max) + " LUNs");
-  }
-  Lun_with_size added;
-  added.lun.volume = options_.volume;
-  if (options_.volume.empty()) {
-    PS_TRY(added.lun.uuid, new_uuid());
-    added.lun.volume = "iscsi/" + target.name + "/lun" + std::to_string(number);
-    added.lun.is_owned = true;
-    added.size_bytes = size;
-    PS_CHECK(state_.create_volume(added.lun.volume, size, added.lun.uuid));
-  } else {
-    PS_TRY(auto const volume, state_.volume(options_.volume));
-    added.lun.uuid = volume.uuid;
-    added.size_bytes = volume.size_bytes;
-    if (volume.uuid.empty()) {
-      PS_TRY(added.lun.uuid, new_uuid());
-      PS_CHECK(state_.set_volume_uuid(options_.volume, added.lun.uuid));
-    }
-  }
-  PS_CHECK(state_.ensure_reservations(added.lun.uuid));
-  PS_CHECK(state_.save_lun(target.name, number, added.lun));
-  if (runs_here(target)) return gateway(target).add_lun(number, added);
-  return success();
-}
-
-Outcome<Lun_with_size> Commands::known_lun(Target const& target, unsigned number) {
-  auto const found = target.luns.find(number);
-  if (found == target.luns.end()) {
-    return failure(Errc::not_found,
-                   "target " + target.iqn() + " has no LUN " + std::to_string(number));
-  }
-  PS_TRY(auto const volume, state_.volume(found->second.volume));
-  return Lun_with_size{found->second, volume.size_bytes};
-}
-
-Outcome<void> Commands::lun_grow() {
-  PS_TRY(auto const number, lun_number(options_.lun));
-  PS_TRY(auto const size, lun_size(options_.size));
-  PS_TRY(auto const target, load());
-  PS_TRY(auto const lun, known_lun(target, number));
-  if (size < lun.size_bytes) {
-    return failure(Errc::bad_request, "LUN " + options_.lun + " has " +
-                                          format_size(lun.size_bytes) + ", it can only grow");
-  }
-  if (target.should_run) PS_CHECK(check_is_here(target));
-  PS_CHECK(state_.grow_volume(lun.lun.volume, size));
-  if (runs_here(target)) return gateway(target).control().grow_lun(number, size);
-  return success();
-}
-
-Outcome<void> Commands::lun_del() {
-  PS_TRY(auto const number, lun_number(options_.lun));
-  PS_TRY(auto const target, load());
-  auto const found = target.luns.find(number);
-  if (found == target.luns.end()) {
-    return failure(Errc::not_found, "target " + target.iqn() + " has no LUN " + options_.lun);
-  }
-  if (target.should_run) PS_CHECK(check_is_here(target));
-  if (runs_here(target)) PS_CHECK(gateway(target).remove_lun(number));
-  PS_CHECK(state_.forget_lun(target.name, number));
-  auto const forgotten = state_.remove_reservations(found->second.uuid);
-  // Busy: another target has the same volume as a LUN.
-  if (!forgotten.has_value() && errc_of(forgotten.error().code) != Errc::busy) return forgotten;
-  if (!found->second.is_owned || options_.keep) return success();
-  auto const removed = state_.remove_volume(found->second.volume);
-  if (removed.has_value() || errc_of(removed.error().code) == Errc::not_found) return success();
-  return failure(removed.error().code, "the LUN is gone, its volume '" + found->second.volume +
-                                           "' is not: " + removed.error().text);
 }
 
 // ---------------------------------------------------------------- who may log in

@@ -5,6 +5,9 @@
 #include <memory>
 #include <string>
 
+#include "blockdev/volume/limit_options.h"
+#include "blockdev/volume/tool_session.h"
+#include "blockdev/volume/volume_work.h"
 #include "core/cli/mds_call.h"
 #include "iscsi/tool/cluster_state.h"
 #include "iscsi/tool/gateway.h"
@@ -23,6 +26,9 @@ struct Command_options {
   std::string lun;
   std::string size;
   std::string volume;
+  std::string format = "ploop";
+  std::string snapshot;
+  volume::Limit_options limits;
   std::string user;
   std::string secret_file;
   std::string initiator;
@@ -32,6 +38,8 @@ struct Command_options {
   bool json = false;
   bool mutual = false;
   bool keep = false;
+  bool standby = false;
+  std::string host;  // empty: this one
 };
 
 /// One run of the program. Every verb: success, or one line what failed, why and what to do.
@@ -44,12 +52,19 @@ class Commands {
   Outcome<void> set();
   Outcome<void> register_here();
   Outcome<void> unregister();
+  Outcome<void> portal_add();
+  Outcome<void> portal_del();
   Outcome<void> start();
   Outcome<void> stop();
   Outcome<void> list();
   Outcome<void> lun_add();
   Outcome<void> lun_grow();
   Outcome<void> lun_del();
+  Outcome<void> lun_limit();
+  Outcome<void> snapshot_create();
+  Outcome<void> snapshot_list();
+  Outcome<void> snapshot_switch();
+  Outcome<void> snapshot_delete();
   Outcome<void> account_add();
   Outcome<void> account_del();
   Outcome<void> account_list();
@@ -58,6 +73,7 @@ class Commands {
 
  private:
   Outcome<void> set_moving(Target& target) const;
+  Outcome<void> stand_by(Target const& target);
   struct Row {  // of the list
     Target target;
     std::string status;
@@ -67,6 +83,11 @@ class Commands {
   Outcome<void> prepare();  // names checked, cluster reachable
   Outcome<Target> load();
   Outcome<Lun_with_size> known_lun(Target const& target, unsigned number);
+  /// What changes volumes; connects when it is first needed.
+  Outcome<volume::Volume_work> work();
+  Outcome<void> make_volume(std::string const& name, std::uint64_t size);
+  /// The volume of LUN -l of target -t, which is also put into `loaded`.
+  Outcome<volume::Volume_name> lun_volume(Target* loaded = nullptr);
   Outcome<void> check_is_here(Target const& target) const;
   Outcome<void> check_is_stopped(Target const& target) const;
   Gateway gateway(Target const& target) const;
@@ -81,6 +102,7 @@ class Commands {
   Gateway_paths paths_;
   std::unique_ptr<cli::Mds_caller> caller_;
   Cluster_state state_;
+  std::unique_ptr<volume::Tool_session> session_;
 };
 
 /// One line of `path`, or asked for on the terminal without echo when `path` is empty; never from

@@ -12,6 +12,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <functional>
+#include <set>
 #include <thread>
 
 #include "core/bytes.h"
@@ -25,6 +27,9 @@ namespace {
 constexpr char const* tgtd_program = "/usr/sbin/tgtd";
 constexpr char const* tgtd_modules = "/usr/lib/tgt/backing-store";
 constexpr auto poll_pause = std::chrono::milliseconds(50);
+// A file that says so: a digest of what was replayed, and groups().
+constexpr char const* standby_ending = ".standby";
+constexpr std::size_t standby_bytes_max = 512;
 constexpr int start_polls = 200;
 constexpr int remove_polls = 100;
 
@@ -83,25 +88,28 @@ Gateway_paths gateway_paths(std::string const& cluster, std::string const& nbd_s
   return paths;
 }
 
-Gateway::Gateway(Gateway_paths paths, Target const& target)
+Gateway::Gateway(Gateway_paths paths, std::string const& host, Target const& target)
     : paths_(std::move(paths)),
       target_(target),
+      portal_(target.portal(host)),
       base_(paths_.run + "/" + target.name),
       control_(base_ + ".0") {}
 
 int Gateway::pid() const {
   auto const text = read_small_file(base_ + ".pid", 32);
-  if (!text.has_value()) return 0;
+  if (!text.has_value() || !portal_.has_value()) return 0;
   int const pid = std::atoi(text.value().c_str());
   if (pid <= 0) return 0;
   // A pid that was given to another program does not count.
   auto const command = read_small_file("/proc/" + std::to_string(pid) + "/cmdline", 4096);
-  bool const is_ours = command.has_value() && command.value().find("tgtd") != std::string::npos &&
-                       command.value().find("portal=" + target_.portal()) != std::string::npos;
+  bool const is_ours =
+      command.has_value() && command.value().find("tgtd") != std::string::npos &&
+      command.value().find("portal=" + portal_.value().text()) != std::string::npos;
   return is_ours ? pid : 0;
 }
 
 Outcome<void> Gateway::check_host() const {
+  PS_CHECK(portal_);
   std::error_code code;
   if (::geteuid() != 0) {
     return failure(Errc::refused, "starting a target needs root");
@@ -129,7 +137,7 @@ void Gateway::become_tgtd(int log) const {
                   ::mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr) == 0 &&
                   ::mount(paths_.modules.c_str(), tgtd_modules, nullptr, MS_BIND, nullptr) == 0;
   if (ok) {
-    std::string const portal = "portal=" + target_.portal() + ",nop_interval=5,nop_count=6";
+    std::string const portal = "portal=" + portal_.value().text() + ",nop_interval=5,nop_count=6";
     ::setenv("TGT_IPC_SOCKET", base_.c_str(), 1);  // NOLINT(concurrency-mt-unsafe)
     // Buffers of large requests stay in the heap instead of being mapped and unmapped each time.
     ::setenv("MALLOC_MMAP_THRESHOLD_", "134217728", 1);  // NOLINT(concurrency-mt-unsafe)
@@ -166,20 +174,19 @@ Outcome<void> Gateway::launch() {
   }
   std::error_code ignored;
   std::filesystem::remove(base_ + ".pid", ignored);
-  return failure(Errc::refused, "tgtd does not come up (is the address " + target_.portal() +
+  return failure(Errc::refused, "tgtd does not come up (is the address " + portal_.value().text() +
                                     " free and on this host?): " + last_line(base_ + ".log"));
 }
 
-Outcome<void> Gateway::replay(std::map<unsigned, Lun_with_size> const& luns,
-                              std::map<std::string, std::string> const& accounts) {
+Outcome<void> Gateway::replay(Replayed const& what) {
   PS_CHECK(control_.add_target(target_.iqn()));
   for (auto const& [name, value] : parameters) PS_CHECK(control_.set_parameter(name, value));
-  for (auto const& [number, lun] : luns) PS_CHECK(add_lun(number, lun));
+  for (auto const& [number, lun] : what.luns) PS_CHECK(add_lun(number, lun));
   auto users = target_.incoming;
   if (!target_.outgoing.empty()) users.push_back(target_.outgoing);
   for (auto const& user : users) {
-    auto const account = accounts.find(user);
-    if (account == accounts.end()) {
+    auto const account = what.accounts.find(user);
+    if (account == what.accounts.end()) {
       return failure(Errc::not_found, "the account '" + user +
                                           "' of this target is gone: add it "
                                           "again with 'pstorage-iscsi account add'");
@@ -194,19 +201,67 @@ Outcome<void> Gateway::replay(std::map<unsigned, Lun_with_size> const& luns,
   return success();
 }
 
-Outcome<void> Gateway::start(std::map<unsigned, Lun_with_size> const& luns,
-                             std::map<std::string, std::string> const& accounts) {
-  if (pid() != 0) return failure(Errc::exists, "target " + target_.iqn() + " runs already");
+Outcome<void> Gateway::run(Replayed const& what) {
   PS_CHECK(check_host());
   PS_CHECK(make_directories(paths_.run));
   PS_CHECK(make_directories(tgtd_modules));
   PS_CHECK(launch());
-  auto replayed = replay(luns, accounts);
+  auto replayed = replay(what);
   if (replayed.has_value()) return success();
   auto const why = last_line(base_ + ".log");
   PS_CHECK(stop());
   return failure(replayed.error().code,
                  replayed.error().text + (why.empty() ? "" : " (" + why + ")"));
+}
+
+Outcome<void> Gateway::start(Replayed const& what) {
+  if (pid() == 0) return run(what);
+  if (!is_standby()) return failure(Errc::exists, "target " + target_.iqn() + " runs already");
+  // Sessions stay when it is only told to serve.
+  auto const known = read_small_file(base_ + standby_ending, standby_bytes_max);
+  bool const is_current = known.has_value() && known.value().starts_with(digest(what) + ";");
+  if (is_current && activate(what).has_value()) return success();
+  PS_CHECK(stop());
+  return run(what);
+}
+
+Outcome<void> Gateway::activate(Replayed const& what) {
+  for (auto const& [number, lun] : what.luns) PS_CHECK(control_.activate_lun(number));
+  std::error_code ignored;
+  std::filesystem::remove(base_ + standby_ending, ignored);
+  return success();
+}
+
+Outcome<void> Gateway::stand_by(Replayed const& what) {
+  if (pid() != 0 && !is_standby()) {
+    return failure(Errc::exists, "target " + target_.iqn() + " is served by this host");
+  }
+  PS_CHECK(stop());
+  PS_CHECK(make_directories(paths_.run));
+  // First: whoever finds the tgtd of a call that was killed must not take it for one that serves.
+  PS_CHECK(write_file_atomically(base_ + standby_ending, as_bytes(digest(what) + groups()), 0600));
+  return run(what);
+}
+
+bool Gateway::is_standby() const {
+  std::error_code code;
+  return std::filesystem::exists(base_ + standby_ending, code);
+}
+
+bool Gateway::is_outdated(Replayed const& what) const {
+  auto const known = read_small_file(base_ + standby_ending, standby_bytes_max);
+  return !known.has_value() || known.value() != digest(what) + groups();
+}
+
+/// Of everything that is replayed, but for who serves.
+std::string Gateway::digest(Replayed const& what) const {
+  std::string all;
+  for (auto const& [property, text] : to_properties(target_)) all += property + text + "\n";
+  for (auto const& [number, lun] : what.luns) {
+    all += std::to_string(number) + " " + std::to_string(lun.size_bytes) + "\n";
+  }
+  for (auto const& [user, secret] : what.accounts) all += user + " " + secret + "\n";
+  return std::to_string(std::hash<std::string>{}(all));
 }
 
 Outcome<void> Gateway::stop() {
@@ -220,7 +275,7 @@ Outcome<void> Gateway::stop() {
     if (pid() != 0) return failure(Errc::timed_out, "tgtd does not end");
   }
   std::error_code ignored;
-  for (auto const* const ending : {".pid", ".0", ".0.lock"}) {
+  for (auto const* const ending : {".pid", ".0", ".0.lock", standby_ending}) {
     std::filesystem::remove(base_ + ending, ignored);
   }
   return success();
@@ -232,7 +287,20 @@ Outcome<void> Gateway::add_lun(unsigned number, Lun_with_size const& lun) {
   };
   return control_.add_lun(number, uri_of(lun.lun.volume),
                           "size=" + std::to_string(lun.size_bytes) + ";uuid=" + lun.lun.uuid +
-                              ";reservations-uri=" + uri_of(reservations_volume(lun.lun.uuid)));
+                              ";reservations-uri=" + uri_of(reservations_volume(lun.lun.uuid)) +
+                              groups());
+}
+
+/// As the module wants them; empty: there is one path only.
+std::string Gateway::groups() const {
+  if (target_.portals.empty() || !portal_.has_value()) return "";
+  std::set<std::uint16_t> all;
+  for (auto const& [host, portal] : target_.portals) all.insert(portal.group);
+  std::string text;
+  for (auto const group : all) text += (text.empty() ? "" : "/") + std::to_string(group);
+  auto const active = target_.portals.find(target_.host);
+  return ";groups=" + text + ";group=" + std::to_string(portal_.value().group) +
+         ";active=" + std::to_string(active == target_.portals.end() ? 0 : active->second.group);
 }
 
 Outcome<void> Gateway::remove_lun(unsigned number) {

@@ -21,22 +21,23 @@ struct Gateway_paths {
 Gateway_paths gateway_paths(std::string const& cluster, std::string const& nbd_socket,
                             std::string const& modules);
 
-/// A LUN with what is known of its volume now.
-struct Lun_with_size {
-  Lun lun;
-  std::uint64_t size_bytes = 0;
-};
-
 class Gateway {
  public:
-  Gateway(Gateway_paths paths, Target const& target);
+  /// `host`: this one, as targets name it.
+  Gateway(Gateway_paths paths, std::string const& host, Target const& target);
 
   /// The pid of this target's tgtd on this host; 0: it does not run.
   int pid() const;
-  /// Starts tgtd, which keeps running, and tells it everything. After a failure nothing runs.
-  /// Needs root. Errors: exists (it runs), not_found (no tgtd, no module, no NBD server), refused.
-  Outcome<void> start(std::map<unsigned, Lun_with_size> const& luns,
-                      std::map<std::string, std::string> const& accounts);
+  /// Starts tgtd, which keeps running, and tells it everything; one that stands by is made the
+  /// active one, or started anew if it knows something else. After a failure nothing runs. Needs
+  /// root. Errors: exists (it runs), not_found (no tgtd, no module, no NBD server), refused.
+  Outcome<void> start(Replayed const& what);
+  /// Starts one that stands by while another gateway serves, instead of one that does already.
+  /// Errors: as above.
+  Outcome<void> stand_by(Replayed const& what);
+  bool is_standby() const;
+  /// Does it stand by with something else than this?
+  bool is_outdated(Replayed const& what) const;
   /// Kills it; nothing in it is volatile.
   Outcome<void> stop();
 
@@ -48,12 +49,16 @@ class Gateway {
  private:
   Outcome<void> check_host() const;
   Outcome<void> launch();
-  Outcome<void> replay(std::map<unsigned, Lun_with_size> const& luns,
-                       std::map<std::string, std::string> const& accounts);
+  Outcome<void> replay(Replayed const& what);
+  Outcome<void> run(Replayed const& what);
+  Outcome<void> activate(Replayed const& what);
+  std::string digest(Replayed const& what) const;
+  std::string groups() const;
   [[noreturn]] void become_tgtd(int log) const;
 
   Gateway_paths const paths_;
   Target const target_;
+  Outcome<Portal> const portal_;
   std::string const base_;  // run directory and target name
   Tgtd_control const control_;
 };

@@ -28,18 +28,25 @@ Outcome<Commands::Row> Commands::describe(std::string const& name) {
 void Commands::print_table_of(std::vector<Row> const& rows) const {
   std::vector<std::vector<std::string>> cells;
   for (auto const& row : rows) {
+    std::string portals;
+    for (auto const& one : row.target.portal_texts()) portals += (portals.empty() ? "" : ",") + one;
     cells.push_back({row.target.iqn(), row.status, std::to_string(row.target.luns.size()),
-                     row.target.host.empty() ? "-" : row.target.host, row.target.portal()});
+                     row.target.host.empty() ? "-" : row.target.host, portals});
   }
   cli::print_table({"IQN", "STATUS", "LUNs", "HOST", "PORTAL(s)"}, cells);
 }
 
 void Commands::print_target(Row const& row) const {
   auto const& target = row.target;
-  std::printf(
-      "Target %s:\n Portals:     %s\n Status:      %s\n Registered:  %s\n Host:        %s\n",
-      target.iqn().c_str(), target.portal().c_str(), row.status.c_str(),
-      target.host.empty() ? "no" : "yes", target.host.empty() ? "-" : target.host.c_str());
+  std::printf("Target %s:\n", target.iqn().c_str());
+  if (target.portals.empty()) std::printf(" Portals:     %s\n", target.address.text().c_str());
+  for (auto const& [host, portal] : target.portals) {
+    std::printf(" Portals:     %s, group %u, host %s, %s\n", portal.text().c_str(),
+                static_cast<unsigned>(portal.group), host.c_str(),
+                host == target.host ? "active" : "standby");
+  }
+  std::printf(" Status:      %s\n Registered:  %s\n Host:        %s\n", row.status.c_str(),
+              target.host.empty() ? "no" : "yes", target.host.empty() ? "-" : target.host.c_str());
   std::printf(" Failover:    %s%s%s\n", target.may_move ? "on" : "off",
               target.device.empty() ? "" : ", address on ", target.device.c_str());
   if (!target.holder.empty()) std::printf(" Served by:   %s\n", target.holder.c_str());
@@ -54,6 +61,9 @@ void Commands::print_target(Row const& row) const {
                 exists ? static_cast<unsigned long long>(volume->second.size_bytes / mebi) : 0ull,
                 exists ? static_cast<unsigned long long>(volume->second.mapped_bytes / mebi) : 0ull,
                 is_online ? "Yes" : "No", exists ? lun.volume.c_str() : "missing");
+    if (exists && volume->second.limits.is_any()) {
+      std::printf("           Limits: %s\n", volume::limits_text(volume->second.limits).c_str());
+    }
   }
 }
 
@@ -68,14 +78,29 @@ nlohmann::json json_of(Target const& target, std::string const& status,
     if (volume != volumes.end()) {
       one["size"] = volume->second.size_bytes;
       one["used"] = volume->second.mapped_bytes;
+      one["format"] = volume->second.is_raw ? "raw" : "ploop";
+      one["limits"] = volume::limits_json(volume->second.limits);
     }
     luns.push_back(std::move(one));
   }
-  return {{"iqn", target.iqn()},         {"status", status},
-          {"host", target.host},         {"portal", target.portal()},
-          {"failover", target.may_move}, {"device", target.device},
-          {"served_by", target.holder},  {"luns", luns},
-          {"chap", target.incoming},     {"mutual_chap", target.outgoing},
+  auto portals = nlohmann::json::array();
+  for (auto const& [host, portal] : target.portals) {
+    portals.push_back({{"host", host},
+                       {"portal", portal.text()},
+                       {"group", portal.group},
+                       {"state", host == target.host ? "active" : "standby"}});
+  }
+  return {{"iqn", target.iqn()},
+          {"status", status},
+          {"host", target.host},
+          {"portal", target.portal_texts().front()},
+          {"failover", target.may_move},
+          {"device", target.device},
+          {"portals", portals},
+          {"served_by", target.holder},
+          {"luns", luns},
+          {"chap", target.incoming},
+          {"mutual_chap", target.outgoing},
           {"allowed", target.allowed}};
 }
 

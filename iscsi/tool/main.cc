@@ -25,6 +25,7 @@ class Program {
     app_.require_subcommand(1);
     app_.fallthrough();
     add_target_verbs();
+    add_portal_verbs();
     add_lun_verbs();
     add_login_verbs();
   }
@@ -96,13 +97,28 @@ class Program {
                     [this] { return commands_.register_here(); });
     add_with_target(app_, "unregister", "Gives a stopped target free for another host",
                     [this] { return commands_.unregister(); });
-    add_with_target(app_, "start", "Serves a target", [this] { return commands_.start(); });
+    add_with_target(app_, "start", "Serves a target", [this] {
+      return commands_.start();
+    })->add_flag("--standby", options_.standby, "Stand by while another host serves it");
     add_with_target(app_, "stop", "Ends serving a target", [this] { return commands_.stop(); });
     auto* const list = add(app_, "list", "Lists the targets of this host, or one in detail",
                            [this] { return commands_.list(); });
     list->add_option("-t,--target", options_.target, "Only this one, in detail");
     list->add_flag("-a,--all", options_.all, "Also those of other hosts");
     add_json(list);
+  }
+
+  void add_portal_verbs() {
+    auto* const portal = app_.add_subcommand("portal", "Several gateways, one of them active");
+    portal->require_subcommand(1);
+    portal->fallthrough();
+    add_with_target(*portal, "add", "Gives this host a portal of a stopped target",
+                    [this] { return commands_.portal_add(); })
+        ->add_option("-a,--address", options_.address, "ADDR[:PORT] of this host")
+        ->required();
+    add_with_target(*portal, "del", "Takes it away", [this] {
+      return commands_.portal_del();
+    })->add_option("--host", options_.host, "Host id (default: this one)");
   }
 
   void add_lun_verbs() {
@@ -115,6 +131,9 @@ class Program {
                                 [this] { return commands_.lun_add(); });
     added->add_option("-s,--size", options_.size, "Size of a new volume: a number with K M G T P");
     added->add_option("--volume", options_.volume, "An existing volume instead");
+    added->add_option("--format", options_.format, "Of a new volume: ploop (snapshots) or raw")
+        ->check(CLI::IsMember({"ploop", "raw"}))
+        ->capture_default_str();
     add_lun("lun-grow", "Makes a LUN larger, also while running",
             [this] { return commands_.lun_grow(); })
         ->add_option("-s,--size", options_.size, "New size")
@@ -122,6 +141,24 @@ class Program {
     add_lun("lun-del", "Removes a LUN; a volume made by lun-add -s is deleted with it", [this] {
       return commands_.lun_del();
     })->add_flag("--keep", options_.keep, "Keep the volume");
+    auto* const limit = add_lun("lun-limit", "Shows or sets how fast a LUN may be used, at once",
+                                [this] { return commands_.lun_limit(); });
+    volume::add_limit_options(limit, options_.limits);
+    add_json(limit);
+    auto* const create = add_lun("snapshot-create", "Keeps the present state, also while running",
+                                 [this] { return commands_.snapshot_create(); });
+    create->add_option("-n,--name", options_.name, "Name of the snapshot (default: the time)");
+    add_json(create);
+    add_json(add_lun("snapshot-list", "Lists the snapshots of a LUN",
+                     [this] { return commands_.snapshot_list(); }));
+    auto const add_snapshot = [this](CLI::App* verb) {
+      verb->add_option("-u,--uuid", options_.snapshot, "UUID or name of the snapshot")->required();
+    };
+    add_snapshot(add_lun("snapshot-switch",
+                         "Goes back to a snapshot, of a stopped target; what came later is lost",
+                         [this] { return commands_.snapshot_switch(); }));
+    add_snapshot(add_lun("snapshot-delete", "Removes a snapshot, of a stopped target",
+                         [this] { return commands_.snapshot_delete(); }));
   }
 
   void add_login_verbs() {

@@ -13,6 +13,7 @@ constexpr std::size_t name_bytes_max = 64;
 constexpr std::size_t user_bytes_max = 64;
 constexpr std::size_t secret_bytes_min = 12;
 constexpr std::size_t secret_bytes_max = 64;
+constexpr std::size_t portals_max = 16;  // the module's
 constexpr std::string_view lun_prefix = "lun.";
 
 bool is_all_of(std::string_view text, std::string_view more) {
@@ -32,9 +33,18 @@ bool parse_number(std::string_view text, Number& number) {
 Failure bad(std::string what) { return failure(Errc::bad_request, std::move(what)); }
 
 /// Throws json::exception.
+Portal read_portal(json const& object) {
+  return {object.at("address").get<std::string>(), object.at("port").get<std::uint16_t>(),
+          object.value("group", std::uint16_t{1})};
+}
+
+/// Throws json::exception.
 void read_target(Target& target, json const& object) {
-  target.address = object.at("address").get<std::string>();
-  target.port = object.at("port").get<std::uint16_t>();
+  target.address = read_portal(object);
+  auto const portals = object.value("portals", json::object());
+  for (auto const& [host, portal] : portals.items()) {
+    target.portals[host] = read_portal(portal);
+  }
   target.should_run = object.at("running").get<bool>();
   target.may_move = object.value("failover", false);
   target.device = object.value("device", "");
@@ -45,9 +55,82 @@ void read_target(Target& target, json const& object) {
 
 }  // namespace
 
-std::string Target::portal() const {
+std::string Portal::text() const {
   auto const host_part = address.find(':') == std::string::npos ? address : "[" + address + "]";
   return host_part + ":" + std::to_string(port);
+}
+
+Outcome<Portal> Target::portal(std::string const& on_host) const {
+  if (portals.empty()) return address;
+  auto const found = portals.find(on_host);
+  if (found != portals.end()) return found->second;
+  return failure(Errc::not_found, "target " + iqn() + " has no portal on host " + on_host +
+                                      ": run 'pstorage-iscsi portal add -t " + name +
+                                      " -a ADDR' there");
+}
+
+std::vector<std::string> Target::portal_texts() const {
+  if (portals.empty()) return {address.text()};
+  std::vector<std::string> texts;
+  for (auto const& [on_host, portal] : portals) {
+    texts.insert(on_host == host ? texts.begin() : texts.end(), portal.text());
+  }
+  return texts;
+}
+
+Outcome<void> add_portal(Target& target, std::string const& on_host, Portal where) {
+  if (!target.device.empty()) {
+    return failure(Errc::refused,
+                   "the target's address moves with it: run 'pstorage-iscsi set --device none' to "
+                   "give its hosts portals of their own instead");
+  }
+  auto portals = target.portals;
+  if (portals.empty()) {
+    if (target.host.empty() || target.host == on_host) {
+      return failure(Errc::refused,
+                     "the target has its own address on its own host: run this on "
+                     "another one");
+    }
+    portals[target.host] = target.address;
+    portals[target.host].group = 1;
+  }
+  portals.erase(on_host);
+  if (portals.size() == portals_max) {
+    return failure(Errc::too_large,
+                   "a target has at most " + std::to_string(portals_max) + " portals");
+  }
+  where.group = 1;
+  for (bool is_free = false; !is_free;) {
+    is_free = true;
+    for (auto const& [other, portal] : portals) {
+      if (portal.text() == where.text()) {
+        return failure(Errc::exists, where.text() + " is the portal of host " + other);
+      }
+      if (portal.group == where.group) {
+        ++where.group;
+        is_free = false;
+      }
+    }
+  }
+  portals[on_host] = where;
+  target.portals = std::move(portals);
+  return success();
+}
+
+Outcome<void> remove_portal(Target& target, std::string const& on_host) {
+  if (!target.portals.contains(on_host)) {
+    return failure(Errc::not_found, "the target has no portal on host " + on_host);
+  }
+  if (on_host == target.host) {
+    return failure(Errc::busy, "the target is registered on this host: unregister it first");
+  }
+  target.portals.erase(on_host);
+  auto const own = target.portals.find(target.host);
+  if (target.portals.size() == 1 && own != target.portals.end()) {
+    target.address = own->second;
+    target.portals.clear();
+  }
+  return success();
 }
 
 Outcome<std::string> target_name(std::string const& iqn_or_name) {
@@ -64,7 +147,7 @@ Outcome<std::string> target_name(std::string const& iqn_or_name) {
   return name;
 }
 
-Outcome<void> set_portal(Target& target, std::string const& text) {
+Outcome<Portal> parse_portal(std::string const& text) {
   auto const wrong = bad("bad address '" + text + "': give ADDR, ADDR:PORT or [IPV6]:PORT");
   std::string address = text;
   std::string port;
@@ -82,9 +165,7 @@ Outcome<void> set_portal(Target& target, std::string const& text) {
   if (!is_all_of(address, ".:")) return wrong;
   std::uint16_t number = iscsi_port;
   if (!port.empty() && (!parse_number(port, number) || number == 0)) return wrong;
-  target.address = address;
-  target.port = number;
-  return success();
+  return Portal{address, number};
 }
 
 Outcome<unsigned> lun_number(std::string const& text) {
@@ -136,10 +217,19 @@ std::string lun_property(unsigned number) {
 
 Properties to_properties(Target const& target) {
   Properties properties;
-  properties["target"] = json{{"address", target.address},    {"port", target.port},
-                              {"running", target.should_run}, {"incoming", target.incoming},
-                              {"failover", target.may_move},  {"device", target.device},
-                              {"outgoing", target.outgoing},  {"allowed", target.allowed}}
+  auto portals = json::object();
+  for (auto const& [host, portal] : target.portals) {
+    portals[host] = {{"address", portal.address}, {"port", portal.port}, {"group", portal.group}};
+  }
+  properties["target"] = json{{"address", target.address.address},
+                              {"port", target.address.port},
+                              {"portals", portals},
+                              {"running", target.should_run},
+                              {"incoming", target.incoming},
+                              {"failover", target.may_move},
+                              {"device", target.device},
+                              {"outgoing", target.outgoing},
+                              {"allowed", target.allowed}}
                              .dump();
   for (auto const& [number, lun] : target.luns) {
     properties[lun_property(number)] =

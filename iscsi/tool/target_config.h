@@ -21,10 +21,20 @@ struct Lun {
   bool is_owned = false;  // made with the LUN, and deleted with it
 };
 
-struct Target {
-  std::string name;
+/// Where one of several gateways serves a target, or stands by to.
+struct Portal {
   std::string address;
   std::uint16_t port = iscsi_port;
+  std::uint16_t group = 1;  // target port group, and number of the port
+
+  std::string text() const;  // ADDR:PORT
+  bool operator==(Portal const&) const = default;
+};
+
+struct Target {
+  std::string name;
+  Portal address;                         // that goes along to other hosts
+  std::map<std::string, Portal> portals;  // of hosts, instead of `address`; empty: no multipath
   bool should_run = false;
   bool may_move = false;  // pstorage-iscsid of another host may take it over
   std::string device;     // network device that gets the address with the target; empty: none
@@ -36,13 +46,37 @@ struct Target {
   std::vector<std::string> allowed;   // initiator names (iqn...) and addresses; empty: all
 
   std::string iqn() const { return std::string(iqn_prefix) + name; }
-  std::string portal() const;
+  /// Where `on_host` serves it. Errors: not_found: it has no portal there.
+  Outcome<Portal> portal(std::string const& on_host) const;
+  /// All of them, ADDR:PORT, the one of its host first.
+  std::vector<std::string> portal_texts() const;
+  bool may_serve(std::string const& on_host) const {
+    return portals.empty() || portals.contains(on_host);
+  }
+};
+
+/// A LUN with what is known of its volume now.
+struct Lun_with_size {
+  Lun lun;
+  std::uint64_t size_bytes = 0;
+};
+
+/// Everything that a tgtd is told besides the target itself.
+struct Replayed {
+  std::map<unsigned, Lun_with_size> luns;
+  std::map<std::string, std::string> accounts;
 };
 
 /// NAME of "iqn.2014-04.com.pstorage:NAME" or of NAME itself. Errors: bad_request.
 Outcome<std::string> target_name(std::string const& iqn_or_name);
 /// "ADDR" or "ADDR:PORT" (IPv6: [ADDR]:PORT). Errors: bad_request.
-Outcome<void> set_portal(Target& target, std::string const& text);
+Outcome<Portal> parse_portal(std::string const& text);
+/// `on_host` gets the portal `where` beside that of the target's host; what it had is replaced.
+/// Errors: exists, refused, too_large.
+Outcome<void> add_portal(Target& target, std::string const& on_host, Portal where);
+/// With the last one but that of the target's host it has one address again. Errors: not_found,
+/// busy (of the target's host).
+Outcome<void> remove_portal(Target& target, std::string const& on_host);
 /// 1 to lun_number_max. Errors: bad_request.
 Outcome<unsigned> lun_number(std::string const& text);
 /// User names and secrets travel in lists of name=value to tgtd: no commas, no blanks. Secrets have

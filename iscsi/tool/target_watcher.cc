@@ -11,6 +11,8 @@ namespace {
 
 constexpr Duration look_interval = std::chrono::seconds(1);
 constexpr Duration turn_max = std::chrono::milliseconds(20);
+constexpr std::uint64_t looks_for_news = 5;  // a gateway that stands by learns of changes
+constexpr Duration close_patience = std::chrono::seconds(5);
 constexpr int steps_max = 3;  // take the lease, move here, start
 
 /// The command beside this program.
@@ -42,6 +44,7 @@ void Target_watcher::pause() {
 
 Outcome<void> Target_watcher::look() {
   PS_TRY(auto const names, state_.target_names());
+  ++looks_;
   for (auto const& name : names) PS_CHECK(look_at(name));
   std::vector<std::string> gone;
   for (auto const& [name, held] : held_) {
@@ -66,15 +69,30 @@ Outcome<void> Target_watcher::look_at(std::string const& name) {
       log_.warn("lost the lease of a target", {{"target", name}, {"to", target.holder}});
       held_.erase(held);
     }
+    PS_TRY(auto const local, local_state(target));
+    bool const may_serve = target.may_serve(host_);
     Target_view const view{.should_run = target.should_run,
                            .may_move = target.may_move,
                            .owner = target.host,
                            .holder = target.holder,
                            .is_ours = held_.contains(name),
-                           .runs_here = gateway(target).pid() != 0};
+                           .may_serve = may_serve,
+                           .stands_by = may_serve && !target.portals.empty(),
+                           .local = local};
     if (!carry_out(failover_.decide(name, view, now()), target)) return success();
   }
   return success();
+}
+
+Outcome<Local_state> Target_watcher::local_state(Target const& target) {
+  auto const here = gateway(target);
+  waiting_.erase(target.name);
+  if (here.pid() == 0) return Local_state::stopped;
+  if (!here.is_standby()) return Local_state::serving;
+  waiting_.insert(target.name);
+  if (looks_ % looks_for_news != 0) return Local_state::standby;
+  PS_TRY(auto const what, state_.replayed(target));
+  return here.is_outdated(what) ? Local_state::outdated_standby : Local_state::standby;
 }
 
 bool Target_watcher::carry_out(Failover_step step, Target const& target) {
@@ -91,7 +109,13 @@ bool Target_watcher::carry_out(Failover_step step, Target const& target) {
       done = start(target);
       break;
     case Failover_step::stop_local:
-      stop_local(target, "another gateway serves it");
+      stop_local(target, target.should_run ? "another gateway serves it" : "it was stopped");
+      return false;
+    case Failover_step::stand_by:
+      done = run_tool(target, {"--standby"});
+      if (!done.has_value()) break;
+      log_.info("standing by for a target", {{"target", target.name}});
+      failover_.succeeded(target.name);
       return false;
     case Failover_step::give_back:
       give_back(target.name);
@@ -135,16 +159,23 @@ Outcome<void> Target_watcher::move_here(Target const& target) {
 
 Outcome<void> Target_watcher::start(Target const& target) {
   if (!target.device.empty()) {
-    PS_CHECK(bring_address(target.address, target.device, turn()));
+    PS_CHECK(bring_address(target.address.address, target.device, turn()));
   }
+  PS_CHECK(run_tool(target, {}));
+  log_.info("serving a target", {{"target", target.name}});
+  return success();
+}
+
+/// pstorage-iscsi start.
+Outcome<void> Target_watcher::run_tool(Target const& target, std::vector<std::string> const& more) {
   std::vector<std::string> words{tool_path(),       "-c",        options_.cluster, "--nbd-socket",
                                  paths_.nbd_socket, "--modules", paths_.modules};
   if (!options_.bootstrap.empty()) {
     words.insert(words.end(), {"-b", options_.bootstrap});
   }
   words.insert(words.end(), {"start", "-t", target.name});
+  words.insert(words.end(), more.begin(), more.end());
   PS_CHECK(volume::run_program(words, turn()));
-  log_.info("serving a target", {{"target", target.name}, {"portal", target.portal()}});
   return success();
 }
 
@@ -152,7 +183,7 @@ void Target_watcher::stop_local(Target const& target, std::string const& why) {
   log_.warn("stopping a target here", {{"target", target.name}, {"reason", why}});
   auto done = gateway(target).stop();
   if (done.has_value() && !target.device.empty()) {
-    done = drop_address(target.address, target.device, turn());
+    done = drop_address(target.address.address, target.device, turn());
   }
   if (!done.has_value()) {
     log_.error("cannot stop a target", {{"target", target.name}, {"reason", done.error().text}});
@@ -171,13 +202,36 @@ void Target_watcher::give_back(std::string const& name) {
   }
 }
 
+/// Until the NBD server has given the volumes back. The next gateway then need not take them by
+/// force, which makes it wait for the sessions of those who had them.
+void Target_watcher::wait_until_closed(Target const& target) {
+  auto const end = now() + close_patience;
+  auto const is_open = [this](std::string const& volume) {
+    auto const open = state_.is_in_use(volume);
+    return open.has_value() && open.value();
+  };
+  for (auto const& [number, lun] : target.luns) {
+    while (now() < end && (is_open(lun.volume) || is_open(reservations_volume(lun.uuid)))) {
+      session_.runtime().run_turn(turn_max);
+    }
+  }
+}
+
 void Target_watcher::leave() {
-  std::vector<std::string> names;
-  for (auto const& [name, held] : held_) names.push_back(name);
-  for (auto const& name : names) {
+  std::vector<Target> targets;
+  for (auto const& [name, held] : held_) {
+    auto target = state_.load(name);
+    if (!target.has_value()) continue;
+    stop_local(target.value(), "pstorage-iscsid ends");
+    targets.push_back(std::move(target).value());
+  }
+  for (auto const& target : targets) {
+    wait_until_closed(target);
+    give_back(target.name);
+  }
+  for (auto const& name : waiting_) {
     auto const target = state_.load(name);
     if (target.has_value()) stop_local(target.value(), "pstorage-iscsid ends");
-    give_back(name);
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -52,7 +53,10 @@ class Target_watcher {
   Outcome<void> start(Target const& target);
   void stop_local(Target const& target, std::string const& why);
   void give_back(std::string const& name);
-  Gateway gateway(Target const& target) const { return {paths_, target}; }
+  void wait_until_closed(Target const& target);
+  Outcome<Local_state> local_state(Target const& target);
+  Outcome<void> run_tool(Target const& target, std::vector<std::string> const& more);
+  Gateway gateway(Target const& target) const { return {paths_, host_, target}; }
 
   Watcher_options const options_;
   std::string const host_;
@@ -62,6 +66,8 @@ class Target_watcher {
   Cluster_state state_;
   Failover failover_;
   std::map<std::string, Held> held_;
+  std::set<std::string> waiting_;  // targets that stand by here
+  std::uint64_t looks_ = 0;
 };
 
 }  // namespace pstorage::iscsi

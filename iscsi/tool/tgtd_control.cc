@@ -131,6 +131,10 @@ Outcome<void> Tgtd_control::grow_lun(unsigned number, std::uint64_t bytes) const
               "targetOps pst_size=" + std::to_string(bytes) + ",");
 }
 
+Outcome<void> Tgtd_control::activate_lun(unsigned number) const {
+  return send({.mode = device_mode, .verb = update, .lun = number}, "targetOps pst_state=active,");
+}
+
 Outcome<void> Tgtd_control::add_account(std::string const& user, std::string const& secret) const {
   auto done = send({.mode = account_mode, .verb = add}, "user=" + user + ",password=" + secret);
   if (!done.has_value() && errc_of(done.error().code) == Errc::exists) return success();

@@ -21,6 +21,8 @@ class Tgtd_control {
   Outcome<void> add_lun(unsigned number, std::string const& uri, std::string const& options) const;
   Outcome<void> remove_lun(unsigned number) const;
   Outcome<void> grow_lun(unsigned number, std::uint64_t bytes) const;
+  /// A LUN that stands by is served from now on.
+  Outcome<void> activate_lun(unsigned number) const;
   /// An account that is known already stays as it is.
   Outcome<void> add_account(std::string const& user, std::string const& secret) const;
   Outcome<void> bind_account(std::string const& user, bool is_outgoing, bool binds) const;

@@ -27,7 +27,7 @@ TEST_F(Gateway_failover, The_registered_host_takes_the_lease_and_starts) {
   EXPECT_EQ(failover.decide("t", view, now), Step::take_lease);
   view.is_ours = true;
   EXPECT_EQ(failover.decide("t", view, now), Step::start);
-  view.runs_here = true;
+  view.local = Local_state::serving;
   EXPECT_EQ(failover.decide("t", view, now), Step::none);
 }
 
@@ -60,8 +60,48 @@ TEST_F(Gateway_failover, One_that_may_not_move_stays) {
 
 TEST_F(Gateway_failover, A_target_that_somebody_else_serves_is_stopped_here) {
   auto view = running_at("other", "iscsid@other");
-  view.runs_here = true;
+  view.local = Local_state::serving;
   EXPECT_EQ(failover.decide("t", view, now), Step::stop_local);
+}
+
+TEST_F(Gateway_failover, A_host_with_a_portal_stands_by_until_the_lease_is_free) {
+  auto view = running_at("other", "iscsid@other");
+  view.stands_by = true;
+  EXPECT_EQ(failover.decide("t", view, now), Step::stand_by);
+  failover.failed("t", now);
+  EXPECT_EQ(failover.decide("t", view, now), Step::none);
+  now = now + seconds(1);
+  EXPECT_EQ(failover.decide("t", view, now), Step::stand_by);
+  failover.succeeded("t");
+  view.local = Local_state::standby;
+  EXPECT_EQ(failover.decide("t", view, now), Step::none);
+  view.local = Local_state::outdated_standby;
+  EXPECT_EQ(failover.decide("t", view, now), Step::stand_by);
+  view.local = Local_state::standby;
+  view.holder = "";
+  EXPECT_EQ(failover.decide("t", view, now), Step::take_lease);
+  view.is_ours = true;
+  EXPECT_EQ(failover.decide("t", view, now), Step::take_over);
+  view.owner = "me";
+  EXPECT_EQ(failover.decide("t", view, now), Step::start);
+  view.local = Local_state::serving;
+  EXPECT_EQ(failover.decide("t", view, now), Step::none);
+}
+
+TEST_F(Gateway_failover, Standing_by_ends_with_the_target_or_its_portal) {
+  auto view = running_at("other", "iscsid@other");
+  view.local = Local_state::standby;
+  EXPECT_EQ(failover.decide("t", view, now), Step::stop_local);
+  view.stands_by = true;
+  view.should_run = false;
+  EXPECT_EQ(failover.decide("t", view, now), Step::stop_local);
+}
+
+TEST_F(Gateway_failover, A_host_without_a_portal_does_not_take_over) {
+  failover.decide("t", running_at("other", "iscsid@other"), now);
+  auto view = running_at("other", "");
+  view.may_serve = false;
+  EXPECT_EQ(failover.decide("t", view, now + seconds(100)), Step::none);
 }
 
 TEST_F(Gateway_failover, A_stopped_target_is_given_back) {

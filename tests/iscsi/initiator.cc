@@ -14,7 +14,7 @@ void give_up(std::string const& what) {
   std::exit(1);
 }
 
-Initiator::Initiator(std::string const& name, std::string const& url)
+Initiator::Initiator(std::string const& name, std::string const& url, bool waits)
     : context_(iscsi_create_context(name.c_str())) {
   if (context_ == nullptr) give_up("no memory for a session");
   auto* const parsed = iscsi_parse_full_url(context_, url.c_str());
@@ -30,7 +30,10 @@ Initiator::Initiator(std::string const& name, std::string const& url)
   }
   std::string const portal = parsed->portal;
   iscsi_destroy_url(parsed);
-  if (iscsi_full_connect_sync(context_, portal.c_str(), lun_) != 0) {
+  bool const is_in =
+      waits ? iscsi_full_connect_sync(context_, portal.c_str(), lun_) == 0
+            : iscsi_connect_sync(context_, portal.c_str()) == 0 && iscsi_login_sync(context_) == 0;
+  if (!is_in) {
     give_up("cannot log in to " + url + ": " + iscsi_get_error(context_));
   }
 }

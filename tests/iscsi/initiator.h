@@ -14,7 +14,8 @@ namespace pstorage::iscsi {
 /// Fails loudly: on any error of the session the process ends with one line and status 1.
 class Initiator {
  public:
-  Initiator(std::string const& name, std::string const& url);
+  /// `waits`: until the unit is ready, also after the session was lost and has come back.
+  Initiator(std::string const& name, std::string const& url, bool waits = true);
   ~Initiator();
   Initiator(Initiator const&) = delete;
   Initiator& operator=(Initiator const&) = delete;

@@ -2,6 +2,7 @@
 //   iscsi_do URL INITIATOR register KEY NEW_KEY | reserve KEY TYPE | release KEY TYPE
 //                        | preempt KEY VICTIM TYPE | clear KEY | keys | holder
 //                        | write LBA BYTE | read LBA | capacity | watch-capacity | identity
+//                        | ready | watch-ready | groups | path
 //   iscsi_do URL - race ROUNDS       two initiators count up one block with COMPARE AND WRITE
 // Prints what the target answered; unit attentions are printed and the command sent again.
 #include <iscsi/iscsi.h>
@@ -36,7 +37,7 @@ Task insist(std::function<scsi_task*()> const& send) {
 
 class Tool {
  public:
-  Tool(std::string const& url, std::string const& name) : session_(name, url) {}
+  Tool(std::string const& url, std::string const& name) : session_(name, url, false) {}
 
   int reserve_out(int action, int type, std::uint64_t key, std::uint64_t action_key) {
     scsi_persistent_reserve_out_basic list{};
@@ -111,6 +112,67 @@ class Tool {
       std::this_thread::sleep_for(std::chrono::milliseconds(50));
     }
     return 1;
+  }
+
+  /// What TEST UNIT READY answers, sent once (after unit attentions).
+  int ready() {
+    while (true) {
+      Task const task(iscsi_testunitready_sync(session_.context(), session_.lun()),
+                      &scsi_free_scsi_task);
+      if (!task) give_up("no answer");
+      if (!is_unit_attention(*task)) return say(task);
+      std::printf("UNIT ATTENTION %04x\n", task->sense.ascq);
+    }
+  }
+
+  /// Prints every answer that differs from the one before, until the unit is ready.
+  int watch_ready() {
+    std::string before;
+    for (int i = 0; i < 800; ++i) {
+      Task const task(iscsi_testunitready_sync(session_.context(), session_.lun()),
+                      &scsi_free_scsi_task);
+      if (!task) give_up("no answer");
+      auto const now = describe(*task);
+      if (now != before) std::printf("%s\n", now.c_str());
+      std::fflush(stdout);
+      if (task->status == SCSI_STATUS_GOOD) return 0;
+      before = now;
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
+    return 1;
+  }
+
+  /// REPORT TARGET PORT GROUPS: "GROUP STATE" a line, with the number of the state.
+  int groups() {
+    constexpr int length = 256;
+    auto const task = insist([&] {
+      std::array<unsigned char, 12> cdb{0xa3, 0x0a};
+      cdb[8] = length >> 8;
+      auto* const asked = scsi_create_task(cdb.size(), cdb.data(), SCSI_XFER_READ, length);
+      return iscsi_scsi_command_sync(session_.context(), session_.lun(), asked, nullptr);
+    });
+    if (task->status != SCSI_STATUS_GOOD) return say(task);
+    auto const* const data = task->datain.data;
+    for (int at = 4; at + 12 <= task->datain.size; at += 8 + 4 * data[at + 7]) {
+      std::printf("%d %d\n", data[at + 2] << 8 | data[at + 3], data[at] & 0x0f);
+    }
+    return 0;
+  }
+
+  /// TPGS of INQUIRY, and relative port and port group of page 83.
+  int path() {
+    auto const inquiry =
+        insist([&] { return iscsi_inquiry_sync(session_.context(), session_.lun(), 0, 0, 255); });
+    std::printf("TPGS %d\n", inquiry->datain.data[5] >> 4 & 3);
+    auto const task = insist(
+        [&] { return iscsi_inquiry_sync(session_.context(), session_.lun(), 1, 0x83, 255); });
+    auto const* const data = task->datain.data;
+    for (int at = 4; at + 8 <= task->datain.size; at += 4 + data[at + 3]) {
+      int const type = data[at + 1] & 0x0f;
+      if (type == 4) std::printf("port %d\n", data[at + 6] << 8 | data[at + 7]);
+      if (type == 5) std::printf("group %d\n", data[at + 6] << 8 | data[at + 7]);
+    }
+    return 0;
   }
 
   int identity() {
@@ -216,6 +278,10 @@ int run(std::string const& url, std::string const& name, std::vector<std::string
   if (verb == "write") return tool.write(number(1), type(2));
   if (verb == "read") return tool.read(number(1));
   if (verb == "watch-capacity") return tool.watch_capacity();
+  if (verb == "ready") return tool.ready();
+  if (verb == "watch-ready") return tool.watch_ready();
+  if (verb == "groups") return tool.groups();
+  if (verb == "path") return tool.path();
   if (verb == "identity") return tool.identity();
   if (verb == "capacity") {
     std::printf("%llu\n", static_cast<unsigned long long>(tool.capacity()));

@@ -33,6 +33,23 @@ TEST(Lun_options, Are_read_and_checked) {
   }
 }
 
+TEST(Lun_options, Gateways_are_groups) {
+  auto const with = [](std::string const& more) {
+    return parse_lun_options(std::string("size=512;uuid=") + uuid + more);
+  };
+  EXPECT_FALSE(with("").value().groups.is_any());
+  auto const groups = with(";groups=1/2/7;group=2;active=7").value().groups;
+  EXPECT_EQ(groups, (Port_groups{.all = {1, 2, 7}, .own = 2, .active = 7}));
+  EXPECT_TRUE(groups.is_standby());
+  EXPECT_FALSE(with(";groups=1/2;group=2;active=2").value().groups.is_standby());
+  EXPECT_TRUE(with(";groups=1/2;group=2;active=0").value().groups.is_standby());
+  for (auto const* const bad :
+       {";groups=1/2;group=3", ";groups=2/1", ";groups=1/1", ";groups=0/1", ";groups=1/x",
+        ";groups=1/70000", ";group=-1", ";groups=1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16/17"}) {
+    EXPECT_FALSE(with(bad).has_value()) << bad;
+  }
+}
+
 TEST(Lun_options, A_new_size_is_a_multiple_of_sectors) {
   EXPECT_EQ(parse_size_parameter("pst_size=4096").value(), 4096u);
   EXPECT_FALSE(parse_size_parameter("pst_size=4095").has_value());
@@ -44,9 +61,9 @@ TEST(Vital_product_data, Two_volumes_never_share_an_identity) {
   auto const one = parse_uuid(uuid).value();
   auto other = one;
   other[15] ^= 1;
-  EXPECT_NE(identification_page(one), identification_page(other));
+  EXPECT_NE(identification_page(one, {}), identification_page(other, {}));
   EXPECT_NE(serial_number_page(one), serial_number_page(other));
-  auto const page = identification_page(one);
+  auto const page = identification_page(one, {});
   EXPECT_EQ(page[1], 3);  // NAA first: what Linux names the disk after
   EXPECT_EQ(page[3], 8);
   EXPECT_EQ(page[4] >> 4, 3);  // locally assigned
@@ -55,8 +72,10 @@ TEST(Vital_product_data, Two_volumes_never_share_an_identity) {
 
 TEST(Vital_product_data, Pages_fit_what_tgtd_can_send) {
   auto const id = parse_uuid(uuid).value();
-  for (auto const& page : {serial_number_page(id), identification_page(id), block_limits_page(512),
-                           block_limits_page(4096), characteristics_page(), provisioning_page()}) {
+  Port_groups const several{.all = {1, 2}, .own = 2, .active = 1};
+  for (auto const& page :
+       {serial_number_page(id), identification_page(id, several), block_limits_page(512),
+        block_limits_page(4096), characteristics_page(), provisioning_page()}) {
     EXPECT_LT(page.size(), 252u);
   }
   auto const limits = block_limits_page(512);

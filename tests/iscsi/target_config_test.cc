@@ -14,19 +14,43 @@ TEST(Target_config, A_target_is_named_by_its_iqn_or_its_name) {
 }
 
 TEST(Target_config, Addresses_may_have_a_port) {
-  Target target;
-  EXPECT_TRUE(set_portal(target, "10.0.0.1").has_value());
-  EXPECT_EQ(target.portal(), "10.0.0.1:3260");
-  EXPECT_TRUE(set_portal(target, "10.0.0.1:861").has_value());
-  EXPECT_EQ(target.port, 861);
-  EXPECT_TRUE(set_portal(target, "[fd00::1]:3261").has_value());
-  EXPECT_EQ(target.portal(), "[fd00::1]:3261");
-  EXPECT_TRUE(set_portal(target, "fd00::2").has_value());
-  EXPECT_EQ(target.portal(), "[fd00::2]:3260");
+  EXPECT_EQ(parse_portal("10.0.0.1").value().text(), "10.0.0.1:3260");
+  EXPECT_EQ(parse_portal("10.0.0.1:861").value().port, 861);
+  EXPECT_EQ(parse_portal("[fd00::1]:3261").value().text(), "[fd00::1]:3261");
+  EXPECT_EQ(parse_portal("fd00::2").value().text(), "[fd00::2]:3260");
   for (auto const* const bad : {"", ":", "10.0.0.1:", "10.0.0.1:0", "10.0.0.1:70000", "a b",
                                 "[fd00::1", "[fd00::1]x", "x,y"}) {
-    EXPECT_FALSE(set_portal(target, bad).has_value()) << bad;
+    EXPECT_FALSE(parse_portal(bad).has_value()) << bad;
   }
+}
+
+TEST(Target_config, Hosts_may_have_portals_of_their_own) {
+  Target target;
+  target.name = "t";
+  target.host = "aa";
+  target.address = parse_portal("10.0.0.1").value();
+  EXPECT_EQ(target.portal("bb").value().text(), "10.0.0.1:3260");
+  EXPECT_FALSE(add_portal(target, "aa", parse_portal("10.0.0.9").value()).has_value());
+  EXPECT_FALSE(add_portal(target, "bb", target.address).has_value());
+  EXPECT_TRUE(target.portals.empty());
+  EXPECT_TRUE(add_portal(target, "bb", parse_portal("10.0.0.2").value()).has_value());
+  EXPECT_TRUE(add_portal(target, "cc", parse_portal("10.0.0.3").value()).has_value());
+  EXPECT_EQ(target.portal("aa").value().group, 1);
+  EXPECT_EQ(target.portal("bb").value().group, 2);
+  EXPECT_EQ(target.portal("cc").value().group, 3);
+  EXPECT_TRUE(target.may_serve("cc"));
+  EXPECT_FALSE(target.may_serve("dd"));
+  EXPECT_FALSE(target.portal("dd").has_value());
+  target.host = "bb";  // it was taken over
+  EXPECT_EQ(target.portal_texts().front(), "10.0.0.2:3260");
+  EXPECT_FALSE(remove_portal(target, "bb").has_value());
+  EXPECT_TRUE(remove_portal(target, "aa").has_value());
+  EXPECT_TRUE(add_portal(target, "ee", parse_portal("10.0.0.5").value()).has_value());
+  EXPECT_EQ(target.portal("ee").value().group, 1) << "a number that is free again";
+  EXPECT_TRUE(remove_portal(target, "ee").has_value());
+  EXPECT_TRUE(remove_portal(target, "cc").has_value());
+  EXPECT_TRUE(target.portals.empty());
+  EXPECT_EQ(target.address.text(), "10.0.0.2:3260");
 }
 
 TEST(Target_config, Lun_numbers_users_and_secrets_are_checked) {
@@ -49,7 +73,8 @@ TEST(Target_config, Lun_numbers_users_and_secrets_are_checked) {
 TEST(Target_config, Is_read_as_it_was_written) {
   Target target;
   target.name = "kvm1";
-  EXPECT_TRUE(set_portal(target, "10.0.0.1").has_value());
+  target.address = parse_portal("10.0.0.1").value();
+  target.portals = {{"aa", {"10.0.0.1", 3260, 1}}, {"bb", {"fd00::1", 861, 2}}};
   target.should_run = true;
   target.luns[2] = {"iscsi/kvm1/lun2", "6a1f0f4e-2f0b-4f0e-9b53-0d2f3c0a9d11", true};
   target.incoming = {"alice"};

@@ -8,6 +8,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -163,6 +164,36 @@ def cluster(**options):
         raise
     finally:
         one.down()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def nbd_server(one, *arguments, wrapper=()):
+    """A pstorage-nbd of its own on a TCP port."""
+    port = free_port()
+    words = ["-c", one.environment["PSTORAGE_NAME"], *arguments]
+    where = [] if wrapper else ["-a", f"127.0.0.1:{port}"]
+    command = [word.replace("PORT", str(port)) for word in wrapper]
+    log = os.path.join(one.home, f"nbd-{port}.log")
+    with open(log, "w", encoding="utf-8") as output:
+        process = subprocess.Popen([*command, "pstorage-nbd", *where, *words], env=one.environment,
+                                   stdout=output, stderr=output)
+    try:
+        end = time.monotonic() + 30
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            check(process.poll() is None and time.monotonic() < end, open(log).read())
+            time.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
 
 
 class Hosts:

@@ -122,7 +122,7 @@ def space_returns(one):
         run("sleep", "0.2")
     left = chunk_space(one) - before
     check(left < 60 << 20, f"after the trim {left} bytes are still taken")
-    for _ in range(50):  # the server keeps an export for 5 s after its last client
+    for _ in range(50):  # the server keeps an export for 2 s after its last client
         if run("pstorage", "-q", "volume", "rm", "trim", ok=False, env=one.environment)[0] == 0:
             return
         run("sleep", "0.2")

@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """Two gateways: the host that serves a target is cut off from everybody while an initiator writes
 stamped blocks. The other one takes target, address and reservations over; no error reaches the
-initiator, no block is wrong, and the first one, back again, serves nothing."""
+initiator, no block is wrong, and the first one, back again, serves nothing. A second target has a
+portal on each gateway: initiators see two paths, one of them active."""
 import json
 import os
 import subprocess
@@ -13,6 +14,9 @@ from gateway import load_result, require  # noqa: E402
 from harness import BUILD, check, main, own_hosts  # noqa: E402
 
 PORTAL = "192.168.0.100"
+PATHS = {n: f"iscsi://192.168.0.{n}/iqn.2014-04.com.pstorage:paths/1" for n in (2, 3)}
+STANDBY = ["CHECK CONDITION 2/040b"]
+ACTIVE_BY = {2: ["1 0", "2 2"], 3: ["1 2", "2 0"]}
 URL = f"iscsi://{PORTAL}/iqn.2014-04.com.pstorage:moving/1"
 
 
@@ -34,7 +38,8 @@ class Gateways:
         hosts.until(1, "CS nodes: *3 of 3", "pstorage", "-c", "stor1", "stat")
         self.on(1, "pstorage", "-c", "stor1", "set-attr", "-p", "/", "replicas=3:2")
         for number in (2, 3):
-            self.on(number, "pstorage-nbd", "-c", "stor1", "-U", self.socket(number), "-D")
+            self.on(number, "pstorage-nbd", "-c", "stor1", "-U", self.socket(number), "-D",
+                    "-l", f"{hosts.directory(number)}/nbd.log")
 
     def on(self, number, *command, ok=True, **options):
         return self.hosts.run(number, *command, ok=ok, **options)
@@ -66,16 +71,68 @@ class Gateways:
     def logs(self):
         text = ""
         for number in (2, 3):
-            path = f"{self.hosts.directory(number)}/iscsid.log"
-            if os.path.exists(path):
-                with open(path, encoding="utf-8") as file:
-                    text += f"---- host {number}\n{file.read()}"
+            for name in ("iscsid", "nbd"):
+                path = f"{self.hosts.directory(number)}/{name}.log"
+                if os.path.exists(path):
+                    with open(path, encoding="utf-8") as file:
+                        text += f"---- host {number}: {name}\n{file.read()}"
         return text
 
-    def do(self, initiator, *words):
-        lines = self.on(1, os.path.join(BUILD, "bin", "iscsi_do"), URL,
+    def do(self, initiator, *words, url=URL):
+        lines = self.on(1, os.path.join(BUILD, "bin", "iscsi_do"), url,
                         "iqn.2026-11.test:" + initiator, *words)[1].splitlines()
         return [line for line in lines if not line.startswith("UNIT ATTENTION")]
+
+
+    def start_tool(self, tool, *words):
+        """On the initiator's host."""
+        return subprocess.Popen(["nsenter", "-t", str(self.hosts.keepers[1]), "-n", "-m",
+                                 os.path.join(BUILD, "bin", tool), *words],
+                                text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+class Paths:
+    """The target with a portal on each gateway."""
+
+    def __init__(self, own):
+        self.own = own
+        self.watches = []
+        own.iscsi(2, "create", "-n", "paths", "-a", "192.168.0.2", "--failover", "on")
+        own.iscsi(2, "lun-add", "-t", "paths", "-l", "1", "-s", "64M")
+        own.iscsi(3, "portal", "add", "-t", "paths", "-a", "192.168.0.3")
+
+    def do(self, number, *words):
+        return self.own.do("a", *words, url=PATHS[number])
+
+    def check_before_the_cut(self):
+        self.own.wait("host 3 does not stand by", lambda: self.own.on(
+            3, "iscsi-ls", "iscsi://192.168.0.3", ok=False)[0] == 0)
+        found = self.own.on(1, "iscsi-ls", "iscsi://192.168.0.3")[1]
+        check("pstorage:paths" in found, f"the standby is not discovered: {found}")
+        for number in (2, 3):
+            check(self.do(number, "groups") == ACTIVE_BY[2], f"groups at host {number}")
+            check(self.do(number, "path") == ["TPGS 1", f"port {number - 1}", f"group {number - 1}"],
+                  f"host {number} describes its path as {self.do(number, 'path')}")
+            check(self.do(number, "capacity") == [str(64 << 20)], f"no size at host {number}")
+        check(self.do(2, "identity") == self.do(3, "identity"), "two disks, not two paths")
+        check(self.do(3, "ready") == STANDBY, f"the standby says {self.do(3, 'ready')}")
+        check(self.do(2, "ready") == ["GOOD"], "the active one is not ready")
+        check(self.do(2, "write", "5", "55") == ["GOOD"], "the active one cannot be written")
+        self.watch(3)
+
+    def watch(self, number):
+        """The session stays: what does it learn?"""
+        watch = self.own.start_tool("iscsi_do", PATHS[number], "iqn.2026-11.test:w", "watch-ready")
+        check("CHECK CONDITION 6/2900" in watch.stdout.readline(), "no session")
+        check(watch.stdout.readline().strip() == STANDBY[0], "the watched path is not in standby")
+        self.watches.append(watch)
+
+    def check_is_active(self, number, byte):
+        lines = self.watches[-1].communicate(timeout=40)[0].split("\n")
+        check(lines == ["CHECK CONDITION 6/2a06", "GOOD", ""],
+              f"the session saw {lines}\n{self.own.logs()}")
+        check(self.do(number, "read", "5") == [byte], "the block is wrong")
+        check(self.do(number, "groups") == ACTIVE_BY[number], "the groups are others")
 
 
 def a_target_moves_to_the_other_gateway_when_its_host_is_cut_off():
@@ -83,18 +140,18 @@ def a_target_moves_to_the_other_gateway_when_its_host_is_cut_off():
         own = Gateways(hosts)
         own.iscsi(2, "create", "-n", "moving", "-a", PORTAL, "--failover", "on", "--device", "eth0")
         own.iscsi(2, "lun-add", "-t", "moving", "-l", "1", "-s", "64M")
+        paths = Paths(own)
         own.watch(2)
         own.watch(3)
+        own.iscsi(2, "start", "-t", "paths")
         own.on(2, "ip", "address", "add", f"{PORTAL}/32", "dev", "eth0")
         own.iscsi(2, "start", "-t", "moving")
         own.wait("host 2 does not hold it", lambda: json.loads(own.iscsi(
             3, "list", "-t", "moving", "--json")[1])["served_by"] != "")
         check(own.do("a", "register", "0", "11") == ["GOOD"], "a cannot register")
+        paths.check_before_the_cut()
 
-        load = subprocess.Popen(
-            ["nsenter", "-t", str(hosts.keepers[1]), "-n", "-m",
-             os.path.join(BUILD, "bin", "iscsi_load"), URL, "stamp", "4096", "4", "18", "16"],
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        load = own.start_tool("iscsi_load", URL, "stamp", "4096", "4", "18", "16")
         try:
             time.sleep(1)
             own.on(2, "ip", "link", "set", "eth0", "down")
@@ -105,7 +162,12 @@ def a_target_moves_to_the_other_gateway_when_its_host_is_cut_off():
             own.on(2, "ip", "link", "set", "eth0", "up")
             own.wait("host 2 goes on serving", lambda: f"{PORTAL}/32" not in own.on(
                 2, "ip", "-brief", "address", "show", "dev", "eth0")[1])
+            paths.check_is_active(3, "55")
+            check(paths.do(3, "write", "5", "66") == ["GOOD"], "it cannot be written")
             result = load_result(load)
+            own.wait("host 2 does not stand by", lambda: own.on(
+                1, os.path.join(BUILD, "bin", "iscsi_do"), PATHS[2], "iqn.2026-11.test:a", "ready",
+                ok=False)[1].splitlines()[-1:] == STANDBY)
         finally:
             load.kill()
             load.wait()
@@ -116,11 +178,13 @@ def a_target_moves_to_the_other_gateway_when_its_host_is_cut_off():
         check(own.do("c", "keys") == ["11"], "the registration did not follow")
         check(own.served_by(3), "host 3 gave it up again")
 
+        paths.watch(2)
         # A gateway that is ended in order gives its targets to the others at once.
         code, text = own.on(3, "pkill", "--ns", str(hosts.keepers[3]), "--nslist", "net",
                             "pstorage-iscsid", ok=False)
         check(code == 0, f"cannot end pstorage-iscsid of host 3: {text}")
         own.wait("host 2 does not get it back", lambda: own.served_by(2), 15)
+        paths.check_is_active(2, "66")
 
 
 if __name__ == "__main__":

@@ -202,6 +202,77 @@ def the_command_makes_serves_and_deletes_targets():
             iscsi("stop", "-t", "test", ok=False)
 
 
+def luns_have_limits_and_snapshots():
+    portal = f"127.0.0.1:{free_port()}"
+    url = f"iscsi://{portal}/{IQN}/"
+    with cluster(cs=1, replicas="1") as one, tempfile.TemporaryDirectory() as directory:
+        one.environment["PSTORAGE_ISCSI_DIR"] = directory
+
+        def iscsi(verb, *words, ok=True):
+            answer = run("pstorage-iscsi", verb, "-t", "test", *words, ok=ok, env=one.environment)
+            return json.loads(answer[1]) if "--json" in words and ok else answer
+
+        def do(lun, *words):
+            lines = run(os.path.join(BUILD, "bin", "iscsi_do"), url + lun, "iqn.2026-11.test:a",
+                        *words)[1].splitlines()
+            return [line for line in lines if not line.startswith("UNIT ATTENTION")]
+
+        def reads_of_a_second():
+            load = subprocess.run([os.path.join(BUILD, "bin", "iscsi_load"), url + "1", "read",
+                                   "4096", "4", "1"], capture_output=True, text=True, check=True)
+            return json.loads(load.stdout)["commands"]
+
+        run("pstorage-iscsi", "create", "-n", "test", "-a", portal, env=one.environment)
+        iscsi("lun-add", "-l", "1", "-s", "64M")
+        one.volume("there-already", "64M", image_format="ploop")
+        iscsi("lun-add", "-l", "2", "--volume", "there-already")
+        iscsi("lun-add", "-l", "3", "-s", "64M", "--format", "raw")
+        try:
+            iscsi("start")
+            check([lun["format"] for lun in iscsi("list", "--json")["luns"]] ==
+                  ["ploop", "ploop", "raw"], "the formats are others")
+            check(do("2", "write", "5", "1") == ["GOOD"], "a volume of before is not served")
+            check(do("1", "write", "5", "11") == ["GOOD"], "it cannot be written")
+            made = iscsi("snapshot-create", "-l", "1", "-n", "monday", "--json")
+            check(made["snapshot"] == "monday", f"{made}")
+            check(do("1", "write", "5", "22") == ["GOOD"], "it is stopped by the snapshot")
+            listed = iscsi("snapshot-list", "-l", "1", "--json")
+            check([one["name"] for one in listed] == ["monday"], f"{listed}")
+            code, why = iscsi("snapshot-create", "-l", "3", ok=False)
+            check(code == 1 and "raw volume" in why, why)
+            code, why = iscsi("snapshot-switch", "-l", "1", "-u", "monday", ok=False)
+            check(code == 1 and "is running" in why, f"a running LUN was switched: {why}")
+
+            limits = iscsi("lun-limit", "-l", "1", "--iops", "25", "--mbps", "1.5", "--json")
+            check(limits["iops"] == 25 and limits["bytes_per_s"] == 3 * MIB // 2, f"{limits}")
+            limited = reads_of_a_second()
+            check(limited <= 75, f"{limited} reads in 1 s at 25 a second, burst 1 s")
+            iscsi("lun-limit", "-l", "1", "--iops", "0", "--mbps", "0")
+            free = reads_of_a_second()
+            print(f"  {limited} reads in 1 s with a limit of 25/s, {free} without", flush=True)
+            check(free > limited, "the limit is still there")
+
+            iscsi("lun-grow", "-l", "1", "-s", "100M")
+            end = time.monotonic() + 10
+            while do("1", "capacity") != [str(100 * MIB)]:
+                check(time.monotonic() < end, "the LUN does not grow")
+                time.sleep(0.2)
+            iscsi("stop")
+            iscsi("snapshot-switch", "-l", "1", "-u", listed[0]["guid"])
+            iscsi("snapshot-delete", "-l", "1", "-u", "monday")
+            check(iscsi("snapshot-list", "-l", "1", "--json") == [], "the snapshot is still there")
+            iscsi("lun-add", "-l", "4", "-s", "64M")
+            iscsi("lun-del", "-l", "4")
+            left = [one["name"] for one in json.loads(one.pstorage("volume", "ls", "--json"))]
+            check("iscsi/test/lun1" in left and "iscsi/test/lun4" not in left,
+                  f"not the volume of LUN 4 was deleted: {left}")
+            iscsi("start")
+            check(do("1", "read", "5") == ["11"], "it has not gone back")
+            check(do("1", "capacity") == [str(100 * MIB)], "a LUN has become smaller")
+        finally:
+            iscsi("stop", ok=False)
+
+
 class Nbdkit:
     """A memory disk that outlives its server: the data is in a file of /dev/shm."""
 
@@ -246,4 +317,5 @@ if __name__ == "__main__":
          reservations_follow_the_lun_to_another_gateway,
          a_frozen_server_stops_nobody_else, without_a_server_commands_are_not_ready_and_never_fail,
          a_lun_grows_under_its_initiators, the_command_makes_serves_and_deletes_targets,
+         luns_have_limits_and_snapshots,
          stamped_blocks_survive_kills_of_tgtd_and_of_the_nbd_server)

@@ -4,7 +4,6 @@ service manager; many volumes, many idle clients; a restart under load."""
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -12,39 +11,9 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import check, cluster, main, nbd, run, skip  # noqa: E402
+from harness import check, cluster, main, nbd, nbd_server, run, skip  # noqa: E402
 
 MIB = 1 << 20
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@contextlib.contextmanager
-def server(one, *arguments, wrapper=()):
-    """A pstorage-nbd of its own on a TCP port."""
-    port = free_port()
-    words = ["-c", one.environment["PSTORAGE_NAME"], *arguments]
-    where = [] if wrapper else ["-a", f"127.0.0.1:{port}"]
-    command = [word.replace("PORT", str(port)) for word in wrapper]
-    log = os.path.join(one.home, f"nbd-{port}.log")
-    with open(log, "w", encoding="utf-8") as output:
-        process = subprocess.Popen([*command, "pstorage-nbd", *where, *words], env=one.environment,
-                                   stdout=output, stderr=output)
-    try:
-        end = time.monotonic() + 30
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            check(process.poll() is None and time.monotonic() < end, open(log).read())
-            time.sleep(0.05)
-        yield port
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def refused(what, action):
@@ -105,7 +74,7 @@ def tls_and_networks():
         other = os.path.join(directory, "other.psk")
         with open(other, "w", encoding="ascii") as file:
             file.write(f"alice:{os.urandom(32).hex()}\n")
-        with server(one, "--tls-psk", keys, "--tls-required") as port:
+        with nbd_server(one, "--tls-psk", keys, "--tls-required") as port:
             handle = connect(port, nbd.TLS_REQUIRE, keys, "alice")
             check(handle.get_tls_negotiated(), "no TLS was negotiated")
             use(handle, 1)
@@ -119,7 +88,7 @@ def tls_and_networks():
             run("nbdcopy", f"nbds://alice@localhost:{port}/vm1?tls-psk-file={keys}",
                 os.path.join(directory, "copy.raw"))
         make_certificates(directory)
-        with server(one, "--tls-certificates", directory) as port:
+        with nbd_server(one, "--tls-certificates", directory) as port:
             use(connect(port, nbd.TLS_REQUIRE, certificates=directory), 2)
             use(connect(port, nbd.TLS_DISABLE), 3)  # optional
             run("qemu-img", "compare", "--object",
@@ -129,9 +98,9 @@ def tls_and_networks():
             os.rename(os.path.join(directory, "client-cert.pem"), os.path.join(directory, "away"))
             refused("a client without its certificate",
                     lambda: connect(port, nbd.TLS_REQUIRE, certificates=directory).pread(1, 0))
-        with server(one, "--allow", "10.0.0.0/8,fd00::/8") as port:
+        with nbd_server(one, "--allow", "10.0.0.0/8,fd00::/8") as port:
             refused("a network that is not allowed", lambda: connect(port, nbd.TLS_DISABLE))
-        with server(one, "--allow", "127.0.0.0/8") as port:
+        with nbd_server(one, "--allow", "127.0.0.0/8") as port:
             use(connect(port, nbd.TLS_DISABLE), 4)
         name = one.environment["PSTORAGE_NAME"]
         for wanted, words in (("--tls-required needs", ["--tls-required"]),
@@ -145,7 +114,7 @@ def tls_and_networks():
 def sockets_of_the_service_manager():
     with cluster(cs=1, replicas="1:1") as one:
         one.volume("vm1", "64M")
-        with server(one, wrapper=["systemd-socket-activate", "-l", "127.0.0.1:PORT", "-E",
+        with nbd_server(one, wrapper=["systemd-socket-activate", "-l", "127.0.0.1:PORT", "-E",
                                   "PSTORAGE_ETC", "-E", "PATH"]) as port:
             use(connect(port, nbd.TLS_DISABLE), 5)
 
