@@ -34,6 +34,8 @@ std::vector<std::string> const planted = {
     "drop_slow_below_min",
     "believe_a_share",
     "forget_the_readers",
+    "fail_without_room",
+    "compare_beside_changes",
 };
 constexpr std::uint64_t seeds_a_mutant = 1000;
 
