@@ -169,7 +169,6 @@ void Store::when_durable(Lsn lsn, Store_done done) {
 // ---------------------------------------------------------------- space
 
 void Store::refresh_space() {
-  last_space_ = clock_.now();
   auto const space = disk_.space();
   if (space.has_error()) return;  // the old figure stays; the next write will tell
   space_ = space.value();
@@ -244,7 +243,9 @@ void Store::want_commits(Time_point now) {
 
 void Store::on_tick() {
   Time_point const now = tick_time_ = clock_.now();
+  // By its own clock: requests that find no room ask in between, without end.
   if (now - last_space_ >= space_interval) {
+    last_space_ = now;
     refresh_space();
     disk_full_ = false;
   }

@@ -11,6 +11,8 @@
 #include "core/cli/run_as.h"
 #include "core/config/etc.h"
 #include "core/disk/atomic_file.h"
+#include "core/net/mdns_responder.h"
+#include "core/runtime/implementation.h"
 #include "core/runtime/runtime.h"
 #include "mds/monitoring.h"
 #include "mds/raft/database_snapshot.h"
@@ -32,6 +34,7 @@ struct Options {
   std::string page = "password";
   bool is_background = false;
   bool respawns = false;
+  bool mdns = false;
   int cpu_affinity = -1;
   unsigned busy_poll_us = 0;
 };
@@ -205,12 +208,19 @@ Outcome<void> serve(Options const& options, mds::Repository const& repository, L
   });
   Monitoring monitoring(options, repository, runtime, server, key);
   PS_CHECK(monitoring.start(runtime));
+  Mdns_responder responder(runtime.implementation().loop(), runtime.clock(),
+                           {repository.cluster, repository.address});
+  if (options.mdns) {
+    PS_CHECK(responder.start());
+    runtime.add_ticker(responder);
+  }
   cli::Pid_file const pid_file(directory + "/mdsd.pid");
   log.info("metadata server is ready",
            {{"cluster", repository.cluster}, {"mds", repository.id}, {"clients", address.text()}});
   start.ready();
   runtime.run();
   for (auto* const ticker : tickers) runtime.remove_ticker(*ticker);
+  if (options.mdns) runtime.remove_ticker(responder);
   runtime.network().set_turn_hook(nullptr);
   if (!result.has_value()) return result;
   return server.shut_down();
@@ -258,6 +268,8 @@ int main(int argc, char** argv) {
   app.add_option("--status-page", options.page,
                  "password (default: that of the cluster), open or off")
       ->check(CLI::IsMember({"password", "open", "off"}));
+  app.add_flag("--mdns", options.mdns,
+               "Answer hosts of the local network that look for the cluster by mDNS");
   app.add_flag("--respawn", options.respawns, "With -D: start again after a failure");
   app.add_option("-u,--user", options.user, "Give the repository to this user and run as it");
   app.add_option("--cpu-affinity", options.cpu_affinity, "Run on this CPU only");

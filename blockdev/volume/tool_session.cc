@@ -127,6 +127,14 @@ Outcome<void> Tool_session::close(std::shared_ptr<client::Volume> volume) {
   return success();
 }
 
+Outcome<void> Tool_session::compare(client::Volume& volume, std::uint32_t index) {
+  auto const compared = ploop::wait_for_answer<Result<void>>(
+      turn(), [&](client::Done done) { loop_->cluster.compare(volume, index, std::move(done)); });
+  if (!compared)
+    return failure(compared.error(), volume.path() + ": " + compared.error().message());
+  return success();
+}
+
 Outcome<void> Tool_session::ask_holder(std::string const& path, proto::Holder_request request) {
   return loop_->wait<Outcome<void>>([&](std::function<void(Outcome<void>)> done) {
     loop_->cluster.ask_holder(path, std::move(request), patience, std::move(done));

@@ -40,6 +40,8 @@ class Tool_session {
   Outcome<std::shared_ptr<client::Volume>> open_reader(std::string const& path);
   /// Flushes and gives the lease back. Errors: what was written may not be durable.
   Outcome<void> close(std::shared_ptr<client::Volume> volume);
+  /// Cluster::compare().
+  Outcome<void> compare(client::Volume& volume, std::uint32_t index);
   Outcome<void> ask_holder(std::string const& path, proto::Holder_request request);
 
  private:

@@ -88,12 +88,12 @@ void add_event_commands(Cli& cli);
 void add_config_commands(Cli& cli);
 void add_node_commands(Cli& cli);
 void add_healing_commands(Cli& cli);
-void add_check_commands(Cli& cli);
 void add_support_commands(Cli& cli);
 void add_advise_commands(Cli& cli);
 void add_completion_commands(Cli& cli);
 void add_mds_commands(Cli& cli);     // mds/
 void add_cs_commands(Cli& cli);      // cs/
 void add_volume_commands(Cli& cli);  // blockdev/
+void add_check_commands(Cli& cli);   // likewise
 
 }  // namespace pstorage::cli

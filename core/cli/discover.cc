@@ -10,6 +10,7 @@
 #include "core/cli/output.h"
 #include "core/config/dns.h"
 #include "core/config/etc.h"
+#include "core/config/mdns.h"
 #include "core/runtime/real_clock.h"
 
 namespace pstorage::cli {
@@ -65,6 +66,7 @@ std::vector<Way> ways_of(std::string const& cluster, std::string const& given) {
   auto const path = cluster_directory(cluster) + "/bs.list";
   add("bs.list", [&] { return load_server_list(path); });
   add("DNS", [&] { return servers_in_dns(cluster); });
+  add("mDNS", [&] { return servers_by_mdns(cluster); });
   return ways;
 }
 
@@ -111,7 +113,7 @@ Found look_for(std::string const& cluster, std::string const& given, Narrator co
   return found;
 }
 
-/// The cluster of -c, or all that this host or DNS knows by name.
+/// The cluster of -c, or all that this host, DNS or the network knows by name.
 std::vector<std::string> names_to_look_for(std::string const& given, Narrator const& narrator) {
   if (!given.empty()) return {given};
   auto names = known_clusters();
@@ -119,12 +121,17 @@ std::vector<std::string> names_to_look_for(std::string const& given, Narrator co
   auto const told = find_cluster_names();
   narrator.say("DNS, TXT records of pstorage_clusters: " +
                (told.has_value() ? count_text(told.value().size(), "cluster") : told.error().text));
-  if (!told.has_value()) return names;
-  for (auto const& name : told.value()) {
-    if (cluster_name(name).has_error())
-      narrator.say("  '" + name + "' is no name of a cluster: skipped");
-    else if (std::find(names.begin(), names.end(), name) == names.end())
-      names.push_back(name);
+  auto const heard = find_clusters_by_mdns();
+  narrator.say("mDNS: " + (heard.has_value() ? count_text(heard.value().size(), "cluster")
+                                             : heard.error().text));
+  for (auto const* const some : {&told, &heard}) {
+    if (!some->has_value()) continue;
+    for (auto const& name : some->value()) {
+      if (cluster_name(name).has_error())
+        narrator.say("  '" + name + "' is no name of a cluster: skipped");
+      else if (std::find(names.begin(), names.end(), name) == names.end())
+        names.push_back(name);
+    }
   }
   return names;
 }

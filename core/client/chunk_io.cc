@@ -114,7 +114,7 @@ bool Chunk_io::opened_at(Cs_id cs) const {
 }
 
 bool Chunk_io::is_calm() const {
-  if (!is_idle()) return false;
+  if (!is_idle() || compares_) return false;
   if (!id_ || aborted_ != Errc::ok) return true;
   return all_opened() || !needs_members();
 }
@@ -351,7 +351,8 @@ void Chunk_io::no_room_for(Piece& piece) {
     if (replicas_[i].state == proto::REPLICA_SYNCING && (piece.sent >> i & 1) != 0 &&
         (piece.no_space >> i & 1) == 0)
       refuse(replicas_[i], "it has a write that the others had no room for");
-  if (!host_.waits_when_full()) return finish(piece, Errc::no_space);
+  if (!host_.waits_when_full() || PS_MUTANT(fail_without_room))
+    return finish(piece, Errc::no_space);
   back_to_waiting(piece);
   piece.stamp = {};
   piece.sent = piece.no_space = 0;

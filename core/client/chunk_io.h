@@ -129,6 +129,11 @@ class Chunk_io final : private Cs_op_owner {
   void on_tick();
   /// The host looks at it no more, until it says so again.
   void calmed() { restless_ = false; }
+  /// Compares the tables of the in-sync replicas and makes them agree, although nothing says that
+  /// they differ: once no change is on its way and no newcomer is being synced.
+  void compare();
+  /// compare() has not come to its end.
+  bool is_comparing() const { return compares_; }
   /// Runs the state machine; call after anything it depends on has changed.
   void advance();
   /// Pieces (not internal ones) that have not been answered.
@@ -164,6 +169,7 @@ class Chunk_io final : private Cs_op_owner {
   bool has_good_member() const;
   bool has_joiner() const;
   bool needs_members() const;
+  bool is_comparison_due() const;
 
   // Reconciliation: chunk_members.cc.
   void reconcile_if_needed();
@@ -234,6 +240,7 @@ class Chunk_io final : private Cs_op_owner {
   bool confirming_ = false;  // confirm_map() is under way
   bool confirmed_ = false;   // the set is still the present one, after all members had lost it
   bool reconciled_ = false;
+  bool compares_ = false;
   bool restless_ = false;
   Errc aborted_ = Errc::ok;
   std::uint32_t next_sequence_ = 1;

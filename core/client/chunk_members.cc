@@ -29,7 +29,7 @@ bool Chunk_io::has_joiner() const {
 
 bool Chunk_io::needs_members() const {
   // Without requests: a newcomer waits to be joined, or a flush for the servers to be open again.
-  return !is_idle() || reconciled_ || has_joiner() ||
+  return !is_idle() || reconciled_ || compares_ || has_joiner() ||
          std::any_of(replicas_.begin(), replicas_.end(),
                      [](Replica const& replica) { return replica.dirty; });
 }
@@ -40,8 +40,12 @@ bool Chunk_io::all_opened() const {
 }
 
 bool Chunk_io::can_write() const {
-  return reconciled_ && all_opened() && count(proto::REPLICA_IN_SYNC) >= host_.replicas_min();
+  return reconciled_ && !is_comparison_due() && all_opened() &&
+         count(proto::REPLICA_IN_SYNC) >= host_.replicas_min();
 }
+
+/// A newcomer pulls from one of the replicas while it is being synced: it is compared, too, then.
+bool Chunk_io::is_comparison_due() const { return compares_ && count(proto::REPLICA_SYNCING) == 0; }
 
 bool Chunk_io::can_read() const {
   return reconciled_ && std::any_of(replicas_.begin(), replicas_.end(), [](Replica const& replica) {
@@ -221,7 +225,7 @@ void Chunk_io::judge_members() {
     good += replica.opened ? 1 : 0;
   }
   if (missing + lost == 0) return;
-  bool const nobody_has_it = missing == in_sync && !reconciled_;
+  bool const nobody_has_it = missing == in_sync && !reconciled_ && answered_ == 0;
   bool const everybody_lost = missing + lost == in_sync && !nobody_has_it;
   // Or it was moved: they have deleted it because others hold it now, and the news did not reach
   // us. Whoever deletes a replica does so after the set has changed, so a look now will tell.

@@ -18,11 +18,20 @@ void Chunk_io::restart_reconciliation() {
   ++merge_round_;
 }
 
+void Chunk_io::compare() {
+  compares_ = true;
+  note_unrest();
+  advance();
+}
+
 void Chunk_io::reconcile_if_needed() {
+  bool const compares = is_comparison_due();
+  // A repair must not meet a change that is on its way: it would undo it.
+  if (compares && (is_drained() || PS_MUTANT(compare_beside_changes))) reconciled_ = false;
   if (reconciled_ || merge_ != nullptr || count(proto::REPLICA_IN_SYNC) == 0) return;
   // The last writer has closed the file: they are equal.
-  if (host_.is_reader()) return reconciled();
-  bool differs = false;
+  if (host_.is_reader() && !compares) return reconciled();
+  bool differs = compares;
   Replica const* first = nullptr;
   for (Replica const& replica : replicas_) {
     if (replica.state != proto::REPLICA_IN_SYNC) continue;
@@ -98,6 +107,7 @@ void Chunk_io::next_merge_step() {
     host_.log().info("the replicas of a chunk agree",
                      {{"chunk", id_}, {"runs_copied", merge_->steps.size()}});
     merge_.reset();
+    compares_ = false;
     for (Replica& replica : replicas_) replica.unclean = false;
     return reconciled();
   }

@@ -187,7 +187,7 @@ void Chunk_io::hedge_reads() {
 void Chunk_io::on_tick() {
   if (aborted_ != Errc::ok) return;
   hedge_reads();
-  if (!waiting_.empty() || changes_in_flight_ > 0 || (id_ && !all_opened())) advance();
+  if (!waiting_.empty() || changes_in_flight_ > 0 || compares_ || (id_ && !all_opened())) advance();
 }
 
 }  // namespace pstorage::client

@@ -76,6 +76,8 @@ class Cluster final : public Ticker, private Volume_host {
   /// Changes the size of a file opened here; durable when answered. What is cut off is gone.
   /// No request behind the new end may be under way. Errors: stale_epoch, no_space.
   void resize(Volume& volume, std::uint64_t size_bytes, Done done);
+  /// Makes the replicas of one chunk of a file opened here agree: File_volume::compare().
+  void compare(Volume& volume, std::uint32_t index, Done done);
   /// Flushes, gives the lease of a file opened here back and goes on reading it: it is frozen.
   void freeze(Volume& volume, Done done);
   /// For commands that must fail once the lease of `volume`, opened here, is gone.

@@ -97,6 +97,12 @@ void Cluster::resize(Volume& volume, std::uint64_t size_bytes, Done done) {
                 });
 }
 
+void Cluster::compare(Volume& volume, std::uint32_t index, Done done) {
+  auto* const file = find(volume);
+  PS_ASSERT(file != nullptr);
+  file->compare(index, std::move(done));
+}
+
 void Cluster::freeze(Volume& volume, Done done) {
   auto* const file = find(volume);
   PS_ASSERT(file != nullptr);
@@ -141,10 +147,19 @@ void Cluster::asked(proto::Holder_question const& question) {
     }
     session_.call(std::move(request), answer_patience, [](Outcome<proto::Mds_reply> const&) {});
   };
+  File_volume* const volume = find(File_id{question.file()});
+  if (question.request().has_compare_replicas()) {
+    if (volume == nullptr) return answer(failure(Errc::not_found, "it was closed just now"));
+    return volume->compare(question.request().compare_replicas().index(),
+                           [answer, path = volume->path()](Result<void> const& done) {
+                             if (done) return answer(success());
+                             answer(failure(done.error(), path + ": " + done.error().message()));
+                           });
+  }
   if (!on_question_)
     return answer(failure(
         Errc::busy, "it is in use by " + options_.session.name + ", which works on it: try again"));
-  on_question_(find(File_id{question.file()}), question.request(), std::move(answer));
+  on_question_(volume, question.request(), std::move(answer));
 }
 
 }  // namespace pstorage::client

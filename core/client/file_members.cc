@@ -161,9 +161,31 @@ void File_volume::on_tick() {
       restless_.push_back(chunk);
   if (!flushes_.empty()) drop_slow_servers();
   --batching_;
+  answer_comparisons();
   advance_sealing();
   if (!flushes_.empty()) flush_changed_ = true;
   end_of_event();
+}
+
+void File_volume::compare(std::uint32_t index, Done done) {
+  Errc const error = serving_ ? check(0, 0) : Errc::busy;
+  if (error != Errc::ok)
+    return answer_later([done = std::move(done), error] { done(make_error_code(error)); });
+  if (untouched_.contains(index) || chunks_.contains(index)) {
+    if (Chunk_io& chunk = chunk_at(index); chunk.is_mapped()) chunk.compare();
+  }
+  comparisons_.push_back({index, std::move(done)});
+  end_of_event();
+}
+
+void File_volume::answer_comparisons() {
+  for (auto& comparison : std::exchange(comparisons_, {})) {
+    auto const chunk = chunks_.find(comparison.index);
+    if (chunk != chunks_.end() && chunk->second->is_comparing())
+      comparisons_.push_back(std::move(comparison));
+    else
+      start_flush(std::move(comparison.done), Errc::ok);
+  }
 }
 
 void File_volume::lease_lost() { lose_lease("a chunk server knows a newer writer"); }
@@ -190,6 +212,8 @@ void File_volume::abort_all(Errc why) {
   give_up_confirmation();
   for (Request* const request : unconfirmed_) request->error = why;
   answer_confirmed(std::exchange(unconfirmed_, {}));
+  for (auto& comparison : std::exchange(comparisons_, {}))
+    answer_later([done = std::move(comparison.done), why] { done(make_error_code(why)); });
   for (auto& [_, flush] : std::exchange(flushes_, {}))
     answer_later([done = std::move(flush.done), why] { done(make_error_code(why)); });
   if (sealing_ != nullptr) {

@@ -87,6 +87,10 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   std::size_t unsealed() const { return unsealed_; }
   bool is_dead() const { return dead_ != Errc::ok; }
   std::uint64_t mapped_chunks() const;
+  /// Compares the replicas of chunk `index` and makes them agree, durably, by the rule of a
+  /// take-over: the highest stamp wins, block by block. Readers may, too: the next writer's seal
+  /// ends them. Errors: busy (not sealed yet), stale_epoch.
+  void compare(std::uint32_t index, Done done);
   bool is_shared() const { return shared_; }
   Volume_counters const& counters() const { return counters_; }
   /// A push or an answer of the MDS about this file.
@@ -136,6 +140,10 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   struct Confirmation {              // that no newer writer has begun
     std::vector<Request*> requests;  // finished before it was asked for
     std::set<Cs_id> pending;
+  };
+  struct Comparison {
+    std::uint32_t index = 0;
+    Done done;
   };
   struct Report {
     Chunk_io* chunk;
@@ -192,6 +200,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void send_reports();
   void send_allocations();
   void abort_all(Errc why);
+  void answer_comparisons();
 
   // Flush: file_flush.cc.
   /// Flushes what is dirty now; then `error` or what went wrong is the answer.
@@ -262,6 +271,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   bool map_asked_ = false;
 
   std::unique_ptr<Cached> cached_;  // null: nothing is kept here
+  std::vector<Comparison> comparisons_;
 
   std::map<std::uint64_t, Flush> flushes_;
   std::uint64_t next_flush_ = 1;

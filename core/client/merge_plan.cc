@@ -1,5 +1,7 @@
 #include "core/client/merge_plan.h"
 
+#include <algorithm>
+
 #include "core/assert.h"
 
 namespace pstorage::client {
@@ -14,6 +16,24 @@ bool same(Block_record const& a, Block_record const& b) {
   return !is_corrupt(a) && !is_corrupt(b) && a.stamp == b.stamp && a.crc == b.crc;
 }
 
+/// How many replicas hold what `record` says.
+std::size_t holders(std::vector<std::vector<Block_record>> const& tables, std::uint32_t block,
+                    Block_record const& record) {
+  return static_cast<std::size_t>(
+      std::count_if(tables.begin(), tables.end(), [&](std::vector<Block_record> const& table) {
+        return !table.empty() && same(table[block], record);
+      }));
+}
+
+/// A write has one content: where the same stamp names two, one was changed behind our back, and
+/// more replicas have kept the one that was acknowledged.
+bool is_better(std::vector<std::vector<Block_record>> const& tables, std::uint32_t block,
+               Block_record const& record, Block_record const& best) {
+  if (record.stamp != best.stamp) return record.stamp > best.stamp;
+  if (is_corrupt(record) || record.crc == best.crc) return false;
+  return holders(tables, block, record) > holders(tables, block, best);
+}
+
 /// What happens to one block; targets == 0: nothing.
 Merge_step plan_block(std::vector<std::vector<Block_record>> const& tables, std::uint32_t block) {
   int best = -1;
@@ -22,8 +42,8 @@ Merge_step plan_block(std::vector<std::vector<Block_record>> const& tables, std:
     if (tables[i].empty()) continue;
     Block_record const& record = tables[i][block];
     int& place = is_corrupt(record) ? best_corrupt : best;
-    bool const better =
-        place < 0 || record.stamp > tables[static_cast<std::size_t>(place)][block].stamp;
+    bool const better = place < 0 || is_better(tables, block, record,
+                                               tables[static_cast<std::size_t>(place)][block]);
     if (better) place = static_cast<int>(i);
   }
   Merge_step step{.first = block, .count = 1};

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <functional>
 #include <memory>
+#include <optional>
 
 namespace pstorage {
 namespace {
@@ -95,18 +96,8 @@ bool take_strings(ns_rr const& record, std::vector<std::string>& names) {
   return true;
 }
 
-Failure malformed(std::string const& name) {
-  return failure(Errc::corrupt, "DNS gives a malformed answer for " + name);
-}
-
-}  // namespace
-
-std::string srv_name(std::string const& cluster) { return "_pstorage._tcp." + cluster; }
-
-Outcome<std::vector<Dns_server>> find_srv(std::string const& cluster) {
-  auto const name = srv_name(cluster);
-  Resolver_state resolver;
-  PS_TRY(auto const answer, resolver.search(name, ns_t_srv));
+/// Nothing: the answer is malformed.
+std::optional<std::vector<Dns_server>> take_srv(std::vector<unsigned char> const& answer) {
   struct Found {
     unsigned priority;
     unsigned weight;
@@ -129,8 +120,7 @@ Outcome<std::vector<Dns_server>> find_srv(std::string const& cluster) {
                        {host, static_cast<std::uint16_t>(::ns_get16(data + 4))}});
         return true;
       });
-  if (!is_whole) return malformed(name);
-  if (all.empty()) return failure(Errc::not_found, "DNS has no records of " + name);
+  if (!is_whole) return std::nullopt;
   std::stable_sort(all.begin(), all.end(), [](Found const& a, Found const& b) {
     return a.priority != b.priority ? a.priority < b.priority : a.weight > b.weight;
   });
@@ -139,15 +129,47 @@ Outcome<std::vector<Dns_server>> find_srv(std::string const& cluster) {
   return servers;
 }
 
-Outcome<std::vector<std::string>> find_cluster_names() {
-  Resolver_state resolver;
-  PS_TRY(auto const answer, resolver.search(clusters_name, ns_t_txt));
+std::optional<std::vector<std::string>> take_names(std::vector<unsigned char> const& answer) {
   std::vector<std::string> names;
   bool const is_whole = for_each_record(
       answer, ns_t_txt,
       [&names](ns_msg const&, ns_rr const& record) { return take_strings(record, names); });
-  if (!is_whole) return malformed(clusters_name);
+  if (!is_whole) return std::nullopt;
   return names;
+}
+
+Failure malformed(std::string const& name) {
+  return failure(Errc::corrupt, "DNS gives a malformed answer for " + name);
+}
+
+}  // namespace
+
+std::string srv_name(std::string const& cluster) { return "_pstorage._tcp." + cluster; }
+
+std::vector<Dns_server> srv_records(std::vector<unsigned char> const& answer) {
+  return take_srv(answer).value_or(std::vector<Dns_server>());
+}
+
+std::vector<std::string> txt_names(std::vector<unsigned char> const& answer) {
+  return take_names(answer).value_or(std::vector<std::string>());
+}
+
+Outcome<std::vector<Dns_server>> find_srv(std::string const& cluster) {
+  auto const name = srv_name(cluster);
+  Resolver_state resolver;
+  PS_TRY(auto const answer, resolver.search(name, ns_t_srv));
+  auto servers = take_srv(answer);
+  if (!servers) return malformed(name);
+  if (servers->empty()) return failure(Errc::not_found, "DNS has no records of " + name);
+  return *std::move(servers);
+}
+
+Outcome<std::vector<std::string>> find_cluster_names() {
+  Resolver_state resolver;
+  PS_TRY(auto const answer, resolver.search(clusters_name, ns_t_txt));
+  auto names = take_names(answer);
+  if (!names) return malformed(clusters_name);
+  return *std::move(names);
 }
 
 }  // namespace pstorage

@@ -20,6 +20,10 @@ std::string srv_name(std::string const& cluster);
 /// In order of priority. Blocking: at most some seconds a name server. Errors: not_found (DNS
 /// answers that there is nothing), unavailable (no name server answers), each with a line.
 Outcome<std::vector<Dns_server>> find_srv(std::string const& cluster);
+/// The SRV records of an answer, in order of priority; none when it is malformed.
+std::vector<Dns_server> srv_records(std::vector<unsigned char> const& answer);
+/// The names in the TXT records of an answer; none when it is malformed.
+std::vector<std::string> txt_names(std::vector<unsigned char> const& answer);
 /// The clusters that the TXT records of "pstorage_clusters" name. Errors: as above.
 Outcome<std::vector<std::string>> find_cluster_names();
 

@@ -9,6 +9,7 @@
 
 #include "core/assert.h"
 #include "core/config/dns.h"
+#include "core/config/mdns.h"
 #include "core/disk/atomic_file.h"
 
 namespace pstorage {
@@ -141,11 +142,25 @@ std::string host_location() {
   return content ? trimmed(content.value()) : std::string();
 }
 
+static Outcome<std::vector<Address>> addresses_of(std::vector<Dns_server> const& found,
+                                                  std::string const& source) {
+  std::vector<std::string> texts;
+  for (auto const& server : found) {
+    bool const is_v6 = server.host.find(':') != std::string::npos;
+    texts.push_back((is_v6 ? "[" + server.host + "]" : server.host) + ":" +
+                    std::to_string(server.port));
+  }
+  return parse_servers(texts, source);
+}
+
 Outcome<std::vector<Address>> servers_in_dns(std::string const& cluster) {
   PS_TRY(auto const found, find_srv(cluster));
-  std::vector<std::string> texts;
-  for (auto const& server : found) texts.push_back(server.host + ":" + std::to_string(server.port));
-  return parse_servers(texts, "DNS (" + srv_name(cluster) + ")");
+  return addresses_of(found, "DNS (" + srv_name(cluster) + ")");
+}
+
+Outcome<std::vector<Address>> servers_by_mdns(std::string const& cluster) {
+  PS_TRY(auto const found, find_servers_by_mdns(cluster));
+  return addresses_of(found, "mDNS");
 }
 
 Outcome<std::vector<Address>> bootstrap_list(std::string const& cluster, std::string const& given) {
@@ -155,8 +170,10 @@ Outcome<std::vector<Address>> bootstrap_list(std::string const& cluster, std::st
   if (listed || listed.error().code != Errc::not_found) return listed;
   auto found = servers_in_dns(cluster);
   if (found) return found;
-  return failure(Errc::not_found, "where is cluster " + cluster + "? There is no " + path +
-                                      ", and " + found.error().text +
+  auto heard = servers_by_mdns(cluster);
+  if (heard) return heard;
+  return failure(Errc::not_found, "where is cluster " + cluster + "? There is no " + path + ", " +
+                                      found.error().text + ", and " + heard.error().text +
                                       ": give -b ADDR[:PORT] or run auth-node with it");
 }
 

@@ -29,12 +29,14 @@ Outcome<Host_id> host_id(bool create);
 /// room.row.rack of this host (etc_root()/location), "" when there is no file.
 std::string host_location();
 /// Where to reach the metadata servers as a client: `given` ("A[:P],B[:P]") or, when empty,
-/// clusters/NAME/bs.list (one ADDR[:P] a line) or, when there is no such file, what DNS says
-/// (blocking, for some seconds when no name server answers). P is the port that names the MDS; the
-/// addresses returned have the client port, P + 1. unix:PATH is taken as it is.
+/// clusters/NAME/bs.list (one ADDR[:P] a line) or, when there is no such file, what DNS or
+/// then mDNS says (blocking, for some seconds when nobody answers). P is the port that names the
+/// MDS; the addresses returned have the client port, P + 1. unix:PATH is taken as it is.
 Outcome<std::vector<Address>> bootstrap_list(std::string const& cluster, std::string const& given);
 /// What DNS says alone, as client addresses.
 Outcome<std::vector<Address>> servers_in_dns(std::string const& cluster);
+/// Who answers by mDNS, likewise.
+Outcome<std::vector<Address>> servers_by_mdns(std::string const& cluster);
 /// The clusters that have a directory in etc_root()/clusters, sorted.
 std::vector<std::string> known_clusters();
 /// Notes a repository of this host in clusters/NAME/KIND.list (KIND: mds, cs), which the init

@@ -179,6 +179,34 @@ TEST(Store, A_full_disk_refuses_new_blocks_but_overwrites_and_discards_go_on) {
   EXPECT_EQ(world.write(chunk_a, block, 8, stamp(++sequence)), Errc::ok);
 }
 
+// Found by the simulator: clients that wait for room (on-full=wait) ask each half second; each
+// question put off the moment at which a disk that had been full is tried again.
+TEST(Store, A_disk_that_was_full_is_used_again_although_clients_keep_asking) {
+  Sim_store world(10);
+  world.must_start();
+  world.make_chunk(chunk_a);
+  EXPECT_EQ(world.write(chunk_a, 0, 8, stamp(1)), Errc::ok);
+  bool is_full = true;  // for what is applied to chunk files: others have taken the room
+  world.disk.set_fault(
+      [&](sim::Disk_call call, std::string const& name) -> std::optional<std::error_code> {
+        if (!is_full || call != sim::Disk_call::write || name == "journal") return std::nullopt;
+        return std::error_code(ENOSPC, std::system_category());
+      });
+  std::uint32_t sequence = 1;
+  auto const ask_on = [&](Errc wanted) {
+    Errc result = Errc::timed_out;
+    for (int i = 0; i < 40 && result != wanted; ++i) {
+      world.run(std::chrono::milliseconds(500));
+      result = world.write(chunk_a, 8, 8, stamp(++sequence));
+    }
+    return result;
+  };
+  EXPECT_EQ(ask_on(Errc::no_space), Errc::no_space);
+  is_full = false;
+  EXPECT_EQ(ask_on(Errc::ok), Errc::ok);
+  EXPECT_TRUE(world.holds(chunk_a, 15, stamp(sequence)));
+}
+
 TEST(Store, A_failed_sync_makes_the_repository_read_only_for_good) {
   Sim_store world(11);
   world.must_start();

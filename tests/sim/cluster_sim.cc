@@ -46,6 +46,8 @@ Cluster_sim::Cluster_sim(std::uint64_t seed, bool verbose)
   plan_.sharing = seed % 4 == 3 && !plan_.slow_disk;
   if (plan_.sharing) plan_.clients = 3;
   plan_.caching = seed % 3 == 0 && !plan_.slow_disk;
+  plan_.full_disks = seed % 12 == 5 && !plan_.slow_disk;
+  plan_.compares = seed % 5 == 2;
   world_.set_verbose(verbose);
   ledger_.verbose = verbose;
   world_.set_tap([this](Sim_node const& from, Message const& message) { sent(from, message); });
@@ -163,6 +165,7 @@ bool Cluster_sim::make_volume() {
   attributes.set_replicas_min(plan_.min);
   attributes.set_chunk_size(plan_.chunk_bytes);
   attributes.set_client_ssd_cache(plan_.caching);
+  if (plan_.full_disks) attributes.set_on_full("wait");
   auto const reply = ask(std::move(request));
   if (reply.status() != 0) fail("no volume: " + reply.text());
   return reply.status() == 0;
@@ -178,6 +181,8 @@ Run_result Cluster_sim::run() {
       options.steals = plan_.steals && i == 1;
       options.shares = plan_.sharing;
       options.caches = plan_.caching;
+      options.compares = plan_.compares;
+      options.chunk_bytes = plan_.chunk_bytes;
       clients_.push_back(std::make_unique<Sim_client>(world_, *client_nodes_.back(), ledger_,
                                                       mds_addresses(), options));
       clients_.back()->start();
@@ -186,7 +191,12 @@ Run_result Cluster_sim::run() {
       for (auto& server : servers_)
         server->node.set_clock(0.95 + 0.001 * static_cast<double>(world_.random().below(100)));
     if (plan_.healing) begin_healing();
-    plan_.slow_disk ? slow_disk() : chaos();
+    if (plan_.slow_disk)
+      slow_disk();
+    else if (plan_.full_disks)
+      full_disks();
+    else
+      chaos();
     heal();
     settle();
   }

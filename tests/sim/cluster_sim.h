@@ -30,10 +30,12 @@ struct Cluster_plan {
   bool rot = false;           // bits flip on one chunk server
   bool steals = false;        // the second client takes the lease by force
   bool drift = false;         // clocks run up to 5 % fast or slow
-  bool healing = false;    // servers are removed, replicas= changes, the silent are replaced soon
-  bool slow_disk = false;  // that, and nothing else
-  bool sharing = false;    // clients give the volume back by themselves, and many read it at once
-  bool caching = false;    // clients have read caches
+  bool healing = false;     // servers are removed, replicas= changes, the silent are replaced soon
+  bool slow_disk = false;   // that, and nothing else
+  bool full_disks = false;  // likewise; writes wait for room
+  bool compares = false;    // clients have replicas compared at any time (pstorage check --repair)
+  bool sharing = false;     // clients give the volume back by themselves, and many read it at once
+  bool caching = false;     // clients have read caches
   Duration session_timeout =
       std::chrono::seconds(10);  // of all metadata servers: clients rely on it
   Duration chaos = std::chrono::seconds(20);
@@ -106,6 +108,8 @@ class Cluster_sim {
   void change_replicas();
   void tell(proto::Mds_request request, std::function<void(bool accepted)> done);
   bool has_orphans();
+
+  void full_disks();  // sim_full.cc
 
   // sim_slow.cc
   void slow_disk();

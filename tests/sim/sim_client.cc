@@ -238,6 +238,7 @@ void Sim_client::issue() {
   std::size_t const first = random.below(blocks);
   std::size_t const count =
       1 + random.below(std::min<std::size_t>(random.percent(80) ? 4 : 40, blocks - first));
+  if (options_.compares && random.percent(4)) return do_compare(first);
   if (is_shared()) return do_read(first, count);
   auto const dice = random.below(100);
   if (dice < 45) return do_write(first, count, random.percent(5));
@@ -343,6 +344,16 @@ void Sim_client::do_flush() {
     flushes_[timed].finish = now();
     if (result.has_error()) return note_error(result.error(), "flush");
     note_durable(covered);
+  });
+}
+
+void Sim_client::do_compare(std::size_t block) {
+  ++in_flight_;
+  auto const index = static_cast<std::uint32_t>(block * block_bytes / options_.chunk_bytes);
+  cluster_->compare(*volume_, index, [this, life = life_](Result<void> result) {
+    if (life != life_) return;
+    --in_flight_;
+    if (result.has_error()) note_error(result.error(), "compare");
   });
 }
 

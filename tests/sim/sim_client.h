@@ -54,12 +54,14 @@ std::optional<std::uint64_t> block_value(std::byte const* from);
 
 struct Sim_client_options {
   std::string path = "/volumes/v";
-  std::size_t depth = 6;     // requests at a time
+  std::size_t depth = 6;  // requests at a time
+  std::uint32_t chunk_bytes = 64 << 10;
   bool rot_allowed = false;  // corrupt is a legal answer
   Duration open_patience = std::chrono::seconds(5);
-  bool steals = false;  // opens by force
-  bool caches = false;  // keeps what it reads on a disk of its own, across its deaths
-  bool shares = false;  // gives it back now and then, or only reads it, beside others
+  bool steals = false;    // opens by force
+  bool compares = false;  // has the replicas of a chunk compared now and then
+  bool shares = false;    // gives it back now and then, or only reads it, beside others
+  bool caches = false;    // keeps what it reads on a disk of its own, across its deaths
 };
 
 class Sim_client final : private Ticker {
@@ -113,6 +115,7 @@ class Sim_client final : private Ticker {
   void do_zero(std::size_t first, std::size_t count);
   void do_read(std::size_t first, std::size_t count);
   void do_flush();
+  void do_compare(std::size_t block);
   void written(std::vector<Written> const& done, bool durable);
   void note_durable(std::vector<Written> const& covered);
   void note_error(std::error_code error, char const* what);

@@ -37,6 +37,8 @@ std::vector<std::string> const planted = {
     "believe_an_old_cache",
     "cache_what_was_overtaken",
     "cache_what_is_not_flushed",
+    "fail_without_room",
+    "compare_beside_changes",
 };
 constexpr std::uint64_t seeds_a_mutant = 1000;
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Finding a cluster: by DNS records of a real name server (dnsmasq), and what 'discover' says when
-something is missing or wrong."""
+"""Finding a cluster: by DNS records of a real name server (dnsmasq), by multicast DNS, and what
+'discover' says when something is missing or wrong."""
 import contextlib
 import json
 import os
@@ -82,5 +82,40 @@ def a_host_finds_its_cluster_in_dns():
               and len(text.splitlines()) == 1, text)
 
 
+def a_host_finds_its_cluster_by_multicast():
+    """No name server, no avahi: two hosts on one network, and a third server on the first."""
+    with own_hosts(2) as hosts:
+        for number in hosts.names:
+            path = f"{hosts.etc(number)}/resolv.conf"
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            with open(path, "w", encoding="ascii") as file:
+                file.write("nameserver 127.0.0.1\n")  # refuses at once
+
+        def on(number, *command, ok=True, **options):
+            return hosts.run(number, *command, ok=ok, **options)[1]
+        on(1, "pstorage", "-c", "stor1", "make-mds", "-I", "-p", "-P", "-a", "192.168.0.1",
+           "-r", f"{hosts.directory(1)}/mds", input="secret\n")
+        on(1, "service", "pstorage-mdsd", "start")
+        code, text = hosts.run(2, "pstorage", "-c", "stor1", "auth-node", "-P", ok=False,
+                               input="secret\n")
+        check(code == 1 and "nobody answers by mDNS for _pstorage._tcp.stor1.local" in text, text)
+        on(1, "service", "pstorage-mdsd", "stop")
+        with open(f"{hosts.etc(1)}/default/pstorage", "a", encoding="ascii") as file:
+            file.write('MDSD_OPTIONS="--mdns"\n')
+        on(1, "service", "pstorage-mdsd", "start")
+        text = on(2, "pstorage", "discover", "-v")
+        check("mDNS: 1 cluster\n" in text, text)
+        ways = [re.search(f"  {way}: ", text).start() for way in (r"bs\.list", "DNS", "mDNS")]
+        check(ways == sorted(ways), f"not the order of the manual page:\n{text}")
+        check(re.search(r"  mDNS: 1 metadata server, \d+ ms", text), text)
+        check("192.168.0.1:2511: answers" in text, text)
+        check(re.search(r"^stor1 +mDNS +1 of 1 +no$", text, re.M), text)
+        check("mDNS: 1 metadata server" in on(1, "pstorage", "-c", "stor1", "discover", "-v"),
+              "the server's own host does not hear it")
+        on(2, "pstorage", "-c", "stor1", "auth-node", "-P", input="secret\n")
+        check("MDS nodes: 1 of 1" in on(2, "pstorage", "-c", "stor1", "stat"), "stat")
+
+
 if __name__ == "__main__":
-    main(a_host_finds_its_cluster_in_dns)
+    main(a_host_finds_its_cluster_in_dns, a_host_finds_its_cluster_by_multicast)

@@ -5,9 +5,11 @@ level of the others."""
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -140,6 +142,124 @@ def damage_is_found_and_repaired_by_check():
         print("  " + text.strip().splitlines()[-1], flush=True)
 
 
+def crc32c(content):
+    crc = 0xFFFFFFFF
+    for byte in content:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
+
+
+class Stopped:
+    """A chunk server that is stopped in order, so that its chunk file says all (cs/format.md)."""
+    data_at = 64 << 10  # of chunks of 4 MiB
+
+    def __init__(self, one, name):
+        self.one, self.name = one, name
+
+    def __enter__(self):
+        pid = self.one.pid(self.name)
+        os.kill(pid, signal.SIGTERM)
+        wait_for(lambda: not os.path.exists(f"/proc/{pid}"), 10, f"{self.name} stops")
+        self.file = open(chunk_path(self.one, self.name), "r+b")
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+        self.one.start(self.name)
+
+    def block(self, number):
+        """(table entry, content)"""
+        self.file.seek(4096 + 16 * number)
+        entry = self.file.read(16)
+        self.file.seek(self.data_at + 4096 * number)
+        return entry, self.file.read(4096)
+
+    def put(self, number, entry, content):
+        self.file.seek(4096 + 16 * number)
+        self.file.write(entry)
+        self.file.seek(self.data_at + 4096 * number)
+        self.file.write(content)
+
+    def forge(self, number, content):
+        """Another content with the checksum that fits it, and the same stamp."""
+        entry, old = self.block(number)
+        mixed = int.from_bytes(entry[8:12], "little") ^ crc32c(old) ^ crc32c(content)
+        self.put(number, entry[:8] + mixed.to_bytes(4, "little") + entry[12:], content)
+
+
+def write_at(one, content, offset):
+    handle = one.connect("v")
+    handle.pwrite(content, offset)
+    handle.flush()
+    handle.shutdown()
+
+
+def replicas_that_differ_are_made_to_agree():
+    """Every block valid by its own checksum: one server lost a write and its own memory of it, on
+    another a block was changed together with its checksum. First nobody uses the volume, then it
+    is written to meanwhile."""
+    with cluster(cs=3, replicas="3:2") as one:
+        one.pstorage("-q", "volume", "create", "v", "-s", "4M", "--format", "raw",
+                     "--chunk-size", "4M")
+        truth = bytearray(os.urandom(1 << 20))
+        write_at(one, bytes(truth), 0)
+        stop_nbd(one)
+        with Stopped(one, "cs2") as second:
+            old = second.block(10)
+        one.start("nbd")
+        truth[10 * 4096:11 * 4096] = os.urandom(4096)
+        write_at(one, bytes(truth[10 * 4096:11 * 4096]), 10 * 4096)
+        stop_nbd(one)
+        with Stopped(one, "cs2") as second:
+            second.put(10, *old)
+        with Stopped(one, "cs1") as first:
+            first.forge(20, os.urandom(4096))
+
+        def repair():
+            text = one.pstorage("-q", "check", "--repair", "/volumes/v")
+            check("its replicas differed, and agree now" in text
+                  and "1 chunks differ, 1 repaired" in text, text)
+
+        code, text = run("pstorage", "-q", "check", "/volumes/v", ok=False, env=one.environment)
+        check(code == 1 and "its replicas differ" in text and "0 damaged" in text, text)
+        repair()
+        text = one.pstorage("-q", "check", "/volumes/v")
+        check("0 chunks differ" in text, text)
+
+        with Stopped(one, "cs1") as first:
+            first.forge(30, os.urandom(4096))
+        one.start("nbd")
+        handle = one.connect("v")
+        ends, written = threading.Event(), []
+
+        def write_on():
+            while not ends.is_set() or len(written) < 100:
+                content = os.urandom(4096)
+                handle.pwrite(content, 2 << 20)
+                written.append(content)
+
+        writer = threading.Thread(target=write_on)
+        writer.start()
+        wait_for(lambda: len(written) > 10, 10, "the volume is written to")
+        repair()
+        ends.set()
+        writer.join()
+        check(handle.pread(1 << 20, 0) == truth, "another content than what was acknowledged")
+        check(handle.pread(4096, 2 << 20) == written[-1], "a write was undone")
+        handle.flush()
+        handle.shutdown()
+        text = one.pstorage("-q", "check", "/volumes/v")
+        check("0 chunks differ" in text, text)
+
+
+def stop_nbd(one):
+    pid = one.pid("nbd")
+    os.kill(pid, signal.SIGTERM)
+    wait_for(lambda: not os.path.exists(f"/proc/{pid}"), 10, "the NBD server stops")
+
+
 def chunk_path(one, name):
     """The chunk file that holds data."""
     found = []
@@ -195,4 +315,5 @@ def an_empty_server_fills_up_to_the_level_of_the_others():
 if __name__ == "__main__":
     main(servers_are_lost_return_and_are_removed_under_fio_verify,
          damage_is_found_and_repaired_by_check,
+         replicas_that_differ_are_made_to_agree,
          an_empty_server_fills_up_to_the_level_of_the_others)

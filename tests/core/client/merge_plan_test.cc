@@ -51,6 +51,20 @@ TEST(Merge_plan, A_lone_replica_settles_its_torn_blocks) {
   EXPECT_EQ(steps[0].first, 0u);
 }
 
+// A replica whose content was changed with its checksum, behind our back.
+TEST(Merge_plan, Of_one_write_with_two_contents_most_replicas_know_the_right_one) {
+  auto changed = record(9);
+  changed.crc ^= 1;
+  auto const steps = plan_merge({{changed}, {record(9)}, {record(9)}}, 256);
+  ASSERT_EQ(steps.size(), 1u);
+  EXPECT_EQ(steps[0].source, 1u);
+  EXPECT_EQ(steps[0].targets, 1u);
+  // One against one: the first, and all agree at least. A later write always wins.
+  EXPECT_EQ(plan_merge({{changed}, {record(9)}}, 256).at(0).source, 0u);
+  EXPECT_EQ(plan_merge({{changed}, {record(8)}, {record(8)}}, 256).at(0).source, 0u);
+  EXPECT_EQ(plan_merge({{record(9, block_corrupt)}, {changed}, {record(9)}}, 256).at(0).source, 1u);
+}
+
 TEST(Merge_plan, A_hole_with_a_later_stamp_overrides_data) {
   auto const steps = plan_merge({{record(8, block_hole)}, {record(7)}}, 256);
   ASSERT_EQ(steps.size(), 1u);
