@@ -32,6 +32,9 @@ struct Volume_options {
   std::int64_t iops = -1;  // not given
   double mbps = -1;
   std::int64_t burst_s = -1;
+  std::string server;  // that serves an attached volume
+  std::uint64_t timeout_s = 10;
+  std::uint64_t patience_s = 3600;
 };
 
 /// A session with the cluster, made when a command needs it.
@@ -71,6 +74,7 @@ void add_basic_commands(Shared_cli const& cli, Shared_options const& options, CL
 void add_snapshot_commands(Shared_cli const& cli, Shared_options const& options, CLI::App* group);
 void add_limit_commands(Shared_cli const& cli, Shared_options const& options, CLI::App* group);
 void add_transfer_commands(Shared_cli const& cli, Shared_options const& options, CLI::App* group);
+void add_attach_commands(Shared_cli const& cli, Shared_options const& options, CLI::App* group);
 void add_trash_commands(Shared_cli const& cli, Shared_options const& options, CLI::App* group);
 
 }  // namespace pstorage::volume
