@@ -32,6 +32,9 @@ struct Volume_options {
   bool repairs = false;
   bool purges = false;
   Limit_options limits;
+  std::string server;  // that serves an attached volume
+  std::uint64_t timeout_s = 10;
+  std::uint64_t patience_s = 3600;
 };
 
 /// A session with the cluster, made when a command needs it.
@@ -68,6 +71,7 @@ void add_basic_commands(Shared_cli const& cli, Shared_options const& options, CL
 void add_snapshot_commands(Shared_cli const& cli, Shared_options const& options, CLI::App* group);
 void add_limit_commands(Shared_cli const& cli, Shared_options const& options, CLI::App* group);
 void add_transfer_commands(Shared_cli const& cli, Shared_options const& options, CLI::App* group);
+void add_attach_commands(Shared_cli const& cli, Shared_options const& options, CLI::App* group);
 void add_trash_commands(Shared_cli const& cli, Shared_options const& options, CLI::App* group);
 
 }  // namespace pstorage::volume

@@ -349,6 +349,7 @@ void add_volume_commands(Cli& cli) {
   volume::add_trash_commands(shared, options, group);
   volume::add_transfer_commands(shared, options, group);
   volume::add_limit_commands(shared, options, group);
+  volume::add_attach_commands(shared, options, group);
 }
 
 }  // namespace pstorage::cli

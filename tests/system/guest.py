@@ -23,6 +23,7 @@ from harness import BUILD, check, run, skip
 KERNEL_PACKAGE = "linux-image-cloud-amd64"
 QEMU = "qemu-system-x86_64"
 PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
+STRIPPED_FROM = 20 << 20  # bytes: debug information would fill the guest's memory
 ALWAYS = ("virtio_pci", "virtio_net")
 
 INIT = """#!/bin/busybox sh
@@ -172,7 +173,12 @@ class Archive:
         source = name if "/" in name else shutil.which(name, path=PATH)
         if source is None:
             skip(f"{name} is not installed: run scripts/install-deps")
-        self.copy(target or f"/usr/local/bin/{os.path.basename(name)}", source)
+        target = target or f"/usr/local/bin/{os.path.basename(name)}"
+        if os.path.getsize(source) > STRIPPED_FROM and target not in self.known:
+            run("strip", "-o", self.file.name + ".stripped", source)
+            self.copy(target, self.file.name + ".stripped")
+        else:
+            self.copy(target, source)
         for library in libraries(source):
             self.copy(library, library)
 

@@ -172,28 +172,42 @@ def free_port():
         return probe.getsockname()[1]
 
 
-@contextlib.contextmanager
-def nbd_server(one, *arguments, wrapper=()):
-    """A pstorage-nbd of its own on a TCP port."""
-    port = free_port()
-    words = ["-c", one.environment["PSTORAGE_NAME"], *arguments]
-    where = [] if wrapper else ["-a", f"127.0.0.1:{port}"]
-    command = [word.replace("PORT", str(port)) for word in wrapper]
-    log = os.path.join(one.home, f"nbd-{port}.log")
-    with open(log, "w", encoding="utf-8") as output:
-        process = subprocess.Popen([*command, "pstorage-nbd", *where, *words], env=one.environment,
-                                   stdout=output, stderr=output)
-    try:
+class Nbd_server:
+    """A pstorage-nbd of its own on a TCP port of 127.0.0.1, that can be ended and started again."""
+
+    def __init__(self, one, *arguments, wrapper=()):
+        self.port = free_port()
+        where = [] if wrapper else ["-a", f"127.0.0.1:{self.port}"]
+        self.command = [*(word.replace("PORT", str(self.port)) for word in wrapper), "pstorage-nbd",
+                        *where, "-c", one.environment["PSTORAGE_NAME"], *arguments]
+        self.environment = one.environment
+        self.log = os.path.join(one.home, f"nbd-{self.port}.log")
+        self.start()
+
+    def start(self):
+        with open(self.log, "a", encoding="utf-8") as output:
+            self.process = subprocess.Popen(self.command, env=self.environment, stdout=output,
+                                            stderr=output)
         end = time.monotonic() + 30
         while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                break
-            check(process.poll() is None and time.monotonic() < end, open(log).read())
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return
+            with open(self.log, encoding="utf-8") as file:
+                check(self.process.poll() is None and time.monotonic() < end, file.read())
             time.sleep(0.05)
-        yield port
+
+    def end(self, how=signal.SIGTERM):
+        self.process.send_signal(how)
+        self.process.wait(30)
+
+
+@contextlib.contextmanager
+def nbd_server(one, *arguments, wrapper=()):
+    server = Nbd_server(one, *arguments, wrapper=wrapper)
+    try:
+        yield server.port
     finally:
-        process.terminate()
-        process.wait()
+        server.end()
 
 
 class Hosts:
