@@ -171,6 +171,7 @@ void File_volume::compare(std::uint32_t index, Done done) {
   Errc const error = serving_ ? check(0, 0) : Errc::busy;
   if (error != Errc::ok)
     return answer_later([done = std::move(done), error] { done(make_error_code(error)); });
+  distrust_cache();  // what was read may be from the replica that is wrong
   if (untouched_.contains(index) || chunks_.contains(index)) {
     if (Chunk_io& chunk = chunk_at(index); chunk.is_mapped()) chunk.compare();
   }
