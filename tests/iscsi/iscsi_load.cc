@@ -1,6 +1,7 @@
 // Load on a LUN over libiscsi: reads, writes, or stamped blocks that are read back at the end.
-//   iscsi_load URL read|write|stamp BYTES DEPTH SECONDS [SPAN_MB]
-// Prints one line of JSON. Unit attentions, BUSY and NOT READY are sent again, as kernels do.
+//   iscsi_load URL read|write|stamp BYTES DEPTH SECONDS [SPAN_MB [sequential]]
+// In any order unless sequential. Prints one line of JSON. Unit attentions, BUSY and NOT READY are
+// sent again, as kernels do.
 #include <iscsi/iscsi.h>
 #include <iscsi/scsi-lowlevel.h>
 
@@ -27,6 +28,7 @@ struct Options {
   int depth = 1;
   double seconds = 1;
   std::uint64_t span_bytes = 64u << 20;
+  bool is_sequential = false;
 };
 
 class Load;
@@ -82,7 +84,7 @@ class Load {
 
   void start(Command& command) {
     do {
-      command.block = random_() % versions_.size();
+      command.block = (options_.is_sequential ? next_++ : random_()) % versions_.size();
     } while (in_use_[command.block]);
     in_use_[command.block] = command.is_busy = true;
     command.begin = Clock::now();
@@ -162,6 +164,7 @@ class Load {
   std::vector<bool> in_use_;             // one command a block at a time
   std::vector<std::unique_ptr<Command>> commands_;
   std::mt19937_64 random_{1};
+  std::uint64_t next_ = 0;  // block, when sequential
   std::vector<double> latencies_;
   unsigned long long errors_ = 0, wrong_ = 0, repeated_ = 0, checked_ = 0;
   bool stopping_ = false;
@@ -169,12 +172,14 @@ class Load {
 };
 
 int main_of(int argc, char** argv) {
-  if (argc < 6) give_up("usage: iscsi_load URL read|write|stamp BYTES DEPTH SECONDS [SPAN_MB]");
+  if (argc < 6)
+    give_up("usage: iscsi_load URL read|write|stamp BYTES DEPTH SECONDS [SPAN_MB [sequential]]");
   Options options{.url = argv[1], .mode = argv[2]};
   options.bytes = static_cast<std::uint32_t>(std::stoul(argv[3]));
   options.depth = std::stoi(argv[4]);
   options.seconds = std::stod(argv[5]);
   if (argc > 6) options.span_bytes = std::stoull(argv[6]) << 20;
+  options.is_sequential = argc > 7 && std::string(argv[7]) == "sequential";
   if (options.bytes % sector != 0 || options.bytes == 0 ||
       options.span_bytes / options.bytes < static_cast<std::uint64_t>(options.depth)) {
     give_up("BYTES is a multiple of 512, and SPAN_MB has room for DEPTH of them");

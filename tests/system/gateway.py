@@ -16,6 +16,9 @@ IQN = "iqn.2014-04.com.pstorage:test"
 SEGMENTS = {"MaxRecvDataSegmentLength": "262144", "MaxXmitDataSegmentLength": "262144",
             "MaxBurstLength": "1048576", "FirstBurstLength": "262144", "InitialR2T": "No",
             "MaxOutstandingR2T": "4"}
+# Buffers of large requests stay in the heap (as pstorage-iscsi starts tgtd).
+HEAP = {"MALLOC_MMAP_THRESHOLD_": "134217728", "MALLOC_TRIM_THRESHOLD_": "536870912",
+        "MALLOC_TOP_PAD_": "67108864"}
 
 
 def require():
@@ -33,17 +36,19 @@ def free_port():
 
 
 class Gateway:
-    """One tgtd with one target. `luns`: LUN -> (NBD URI, bytes); they come back after restart()."""
+    """One tgtd with one target. `luns`: LUN -> (NBD URI, bytes); they come back after restart().
+    `segments`: parameters of the target; {}: tgtd as it is by default."""
 
-    def __init__(self, luns, patience=20, reservations_uri=None):
+    def __init__(self, luns, patience=20, reservations_uri=None, segments=None):
         self.directory = tempfile.TemporaryDirectory(prefix="pstorage-gateway-")
         self.luns = dict(luns)
         self.uuids = {lun: str(uuid.uuid4()) for lun in luns}
         self.patience = patience
         self.reservations_uri = reservations_uri  # instead of a file of this gateway
+        self.segments = SEGMENTS if segments is None else segments
         self.port = free_port()
         self.control = random.randrange(1, 30000)
-        self.environment = dict(os.environ,
+        self.environment = dict(os.environ, **(HEAP if segments is None else {}),
                                 TGT_IPC_SOCKET=os.path.join(self.directory.name, "tgtd"))
         self.process = None
         self.initiators = []  # they would reconnect for ever
@@ -62,7 +67,7 @@ class Gateway:
             check(time.monotonic() < end and self.process.poll() is None, "tgtd does not come up")
             time.sleep(0.05)
         self.adm("--op", "new", "--mode", "target", "--tid", "1", "--targetname", IQN)
-        for name, value in SEGMENTS.items():
+        for name, value in self.segments.items():
             self.adm("--op", "update", "--mode", "target", "--tid", "1", "--name", name,
                      "--value", value)
         for lun in self.luns:
@@ -105,7 +110,7 @@ class Gateway:
     def start_tool(self, tool, lun, *words):
         process = subprocess.Popen(
             [os.path.join(BUILD, "bin", tool), self.url(lun), *[str(word) for word in words]],
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=dict(os.environ, **HEAP))
         self.initiators.append(process)
         return process
 
