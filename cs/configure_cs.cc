@@ -59,9 +59,7 @@ Outcome<Repository_identity> configure_cs(Configure_cs_options const& options) {
   PS_TRY(auto const disk, open(move.to));
   PS_CHECK(
       check_journal_space(*disk, move.to.empty() ? options.directory : move.to, move.ring_bytes));
-  if (options.progress) {
-    move.progress = [&](std::uint64_t done) { options.progress(done, move.ring_bytes); };
-  }
+  move.progress = options.progress;
   PS_CHECK(move_journal(*repository, identity, move, open));
   return identity;
 }

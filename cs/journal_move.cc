@@ -92,7 +92,10 @@ Outcome<Journal_super> read_settled(Disk& disk, Repository_identity const& ident
 Result<void> make_journal(Disk& disk, std::string const& name, Journal_move const& move,
                           std::uint64_t ring, Lsn first) {
   PS_TRY(auto const file, disk.open(name, Open_mode{.create = true, .exclusive = true}));
-  PS_CHECK(Journal::format(*file, ring, move.salt, move.progress, first));
+  auto const progress = [&](std::uint64_t done) {
+    if (move.progress) move.progress(done, ring);
+  };
+  PS_CHECK(Journal::format(*file, ring, move.salt, progress, first));
   return disk.sync_directory("");
 }
 

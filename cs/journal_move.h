@@ -21,7 +21,7 @@ struct Journal_move {
   std::string to;                // absolute path of a file to be made; empty: DIR/journal
   std::uint64_t ring_bytes = 0;  // multiple of 4096; 0: as many as it had
   std::uint64_t salt = 0;        // random, another one than the present
-  std::function<void(std::uint64_t)> progress;  // bytes of the new journal written
+  std::function<void(std::uint64_t done, std::uint64_t total)> progress;  // bytes written
 };
 
 /// Where the directory and the name of a journal are cut: "" is the repository's own.

@@ -106,8 +106,10 @@ class Stopper final : public Ticker {
 class Monitoring {
  public:
   Monitoring(Options const& options, mds::Repository const& repository, Runtime& runtime,
-             mds::Metadata_server& server, Cluster_key const& key)
+             mds::Metadata_server& server, mds::raft::Raft_node const& entries,
+             Cluster_key const& key)
       : server_(server),
+        entries_(entries),
         page_(runtime, server, key,
               options.page == "off"    ? mds::Page_access::off
               : options.page == "open" ? mds::Page_access::open
@@ -126,7 +128,7 @@ class Monitoring {
   Outcome<void> start(Runtime& runtime) {
     cli::Monitor::Sources sources;
     sources.metrics = [this](Metrics_text& text) {
-      mds::collect(text, server_.entries(), page_.status());
+      mds::collect(text, entries_, entries_.commit_times(), page_.status());
     };
     sources.trouble = [this] { return server_.trouble(); };
     sources.pages = [this](http::Request const& request, http::Respond respond) {
@@ -145,6 +147,7 @@ class Monitoring {
   static constexpr std::uint16_t page_port = mds_port_default + 2;
 
   mds::Metadata_server& server_;
+  mds::raft::Raft_node const& entries_;
   mds::Status_page page_;
   cli::Monitor_options settings_;
   std::unique_ptr<cli::Monitor> monitor_;
@@ -206,7 +209,7 @@ Outcome<void> serve(Options const& options, mds::Repository const& repository, L
     log.info("stopping");
     stopper.begin(server.hand_over());
   });
-  Monitoring monitoring(options, repository, runtime, server, key);
+  Monitoring monitoring(options, repository, runtime, server, entries, key);
   PS_CHECK(monitoring.start(runtime));
   Mdns_responder responder(runtime.implementation().loop(), runtime.clock(),
                            {repository.cluster, repository.address});

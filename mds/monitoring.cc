@@ -69,13 +69,17 @@ void collect_cluster(Metrics_text& text, proto::Status_reply const& status) {
 
 }  // namespace
 
-void collect(Metrics_text& text, Replicated_log const& entries, proto::Status_reply const* status) {
+void collect(Metrics_text& text, Replicated_log const& entries,
+             Latency_histogram const& commit_times, proto::Status_reply const* status) {
   text.one_gauge("pstorage_mds_is_master", "1: this metadata server is the master.",
                  status != nullptr ? 1 : 0);
   text.one_gauge("pstorage_mds_term", "Of the log; grows with each election.", entries.term());
   text.one_gauge("pstorage_mds_committed_index", "Of the log.", entries.committed());
   text.one_counter("pstorage_mds_commits", "Commits of the log: write and sync.",
                    entries.commits());
+  text.histogram("pstorage_mds_log_commit_duration_seconds",
+                 "A commit of the log: write and sync.");
+  text.add({}, commit_times);
   if (status != nullptr) collect_cluster(text, *status);
 }
 

@@ -8,6 +8,7 @@
 namespace pstorage::mds {
 
 /// What every server knows; and, on the master (`status` is not null), what the cluster is like.
-void collect(Metrics_text& text, Replicated_log const& entries, proto::Status_reply const* status);
+void collect(Metrics_text& text, Replicated_log const& entries,
+             Latency_histogram const& commit_times, proto::Status_reply const* status);
 
 }  // namespace pstorage::mds

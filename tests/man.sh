@@ -216,7 +216,7 @@ examples_of() {
     inside { if (sub(/ *\\e$/, "")) printf "%s", $0; else print }' "$1"
 }
 
-# The commands and options that the examples use exist. (That they work is for system tests.)
+# The commands and options that the examples use exist. (That they work: system/examples_test.py.)
 check_examples() {
   local page=$1 line word words program path subcommands
   while IFS= read -r line; do

@@ -130,7 +130,7 @@ void Raft_node::pump() {
   }
   is_pumping_ = false;
   if (has_failed_) return;
-  log_file_.flush();
+  flush_log();
   if (configuration_seen_ != core_->log().configuration_index()) {
     configuration_seen_ = core_->log().configuration_index();
     peers_->set_members(core_->configuration());
@@ -144,7 +144,7 @@ void Raft_node::carry_out(Ready ready) {
     // Before what is committed is applied: the disk works meanwhile, and somebody waits for it.
     log_file_.write(ready);
     unsent_.emplace_back(ready.token, std::move(ready.messages_after));
-    if (!is_starting_) log_file_.flush();
+    if (!is_starting_) flush_log();
   }
   hand_out(ready.committed);
   update_leadership();
@@ -152,7 +152,14 @@ void Raft_node::carry_out(Ready ready) {
   for (auto const member : ready.snapshots_needed) send_snapshot(member);
 }
 
+void Raft_node::flush_log() {
+  auto const began = clock_.now();
+  log_file_.flush();
+  if (log_file_.is_committing() && !commit_began_) commit_began_ = began;
+}
+
 void Raft_node::on_persisted(std::uint64_t token) {
+  if (commit_began_) commit_times_.add(clock_.now() - *std::exchange(commit_began_, {}));
   while (!unsent_.empty() && unsent_.front().first <= token) {
     for (auto const& message : unsent_.front().second) peers_->send(message);
     unsent_.pop_front();

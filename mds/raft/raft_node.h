@@ -11,6 +11,7 @@
 
 #include "core/env/clock.h"
 #include "core/env/network.h"
+#include "core/metrics/histogram.h"
 #include "mds/raft/peer_network.h"
 #include "mds/raft/raft_core.h"
 #include "mds/raft/raft_log.h"
@@ -54,6 +55,8 @@ class Raft_node final : public Replicated_log,
   std::uint64_t term() const override { return core_ ? core_->term() : 0; }
   std::uint64_t committed() const override { return handed_out_; }
   std::uint64_t commits() const override { return log_file_.commits(); }
+  /// How long commits take: write and sync.
+  Latency_histogram const& commit_times() const { return commit_times_; }
   bool is_committing() const override { return log_file_.is_committing(); }
   void on_tick() override;
 
@@ -98,6 +101,7 @@ class Raft_node final : public Replicated_log,
   void on_stream_packet(Connection_id connection, Member_id from, raft_wire::Packet& packet,
                         Slice data) override;
   void on_stream_closed(Connection_id connection) override;
+  void flush_log();
   void on_persisted(std::uint64_t token) override;
   void on_raft_log_failed(Failure const& why) override;
 
@@ -144,6 +148,8 @@ class Raft_node final : public Replicated_log,
   Snapshot_source* const source_;
   Snapshot_sink* const sink_;
   Raft_log log_file_;
+  std::optional<Time_point> commit_began_;
+  Latency_histogram commit_times_;
   std::unique_ptr<Raft_core> core_;
   std::unique_ptr<Peer_network> peers_;
   Log_listener* listener_ = nullptr;

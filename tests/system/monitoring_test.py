@@ -95,6 +95,9 @@ def what_happens_is_counted_and_a_dead_server_is_told_of():
         check(all(nbd[client.format(number)] > 0 for number in (1025, 1026, 1027)), "by CS")
         check(cs['pstorage_cs_bytes_total{operation="write"}'] >= 16 << 20, "at the CS")
         check(cs["pstorage_cs_journal_commit_duration_seconds_count"] > 0, "commits")
+        commits = mds["pstorage_mds_log_commit_duration_seconds_count"]
+        check(0 < commits <= mds["pstorage_mds_commits_total"]
+              and mds["pstorage_mds_log_commit_duration_seconds_sum"] > 0, "commits of the log")
         check(mds['pstorage_cluster_health{state="healthy"}'] == 1, "health")
         check(mds["pstorage_mds_is_master"] == 1 and mds["pstorage_cluster_clients"] == 1, "mds")
         for daemon in ("nbd", "cs1", "mds1"):
