@@ -9,6 +9,7 @@ In the script: `host WORD...` calls the test's hook WORD with the other words an
 host's loopback servers are at 10.0.2.2 (user networking), or, with loopback_is_host, at 127.0.0.1
 itself. The script runs with `set -eu` in busybox's sh."""
 import contextlib
+import copy
 import os
 import re
 import secrets
@@ -248,8 +249,19 @@ class Guest:
                 archive.content(name, what.encode() if isinstance(what, str) else what)
         archive.close()
 
-    def start(self):
-        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    def twin(self):
+        """The same machine once more, not started: where this one migrates to."""
+        one = copy.copy(self)
+        one.directory = tempfile.TemporaryDirectory(prefix="pstorage-guest-")
+        one.lines = []
+        one.process = None
+        one.command = ["file:" + one.path("console") if word.startswith("file:") else word
+                       for word in self.command]
+        return one
+
+    def start(self, *arguments):
+        """Starts QEMU, with more `arguments`."""
+        self.process = subprocess.Popen([*self.command, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT, bufsize=0)
         self.reader = threading.Thread(target=self.listen, daemon=True)
         self.reader.start()
