@@ -1,23 +1,8 @@
 #include "blockdev/cluster_provider.h"
 
 #include <algorithm>
-#include <charconv>
 
 namespace pstorage::nbd {
-namespace {
-
-/// What a ploop volume says about its size where nobody has to look into it; 0: nothing.
-std::uint64_t noted_size(proto::File const& file) {
-  auto const found = file.properties().find(volume::size_property);
-  std::uint64_t size = 0;
-  if (found == file.properties().end()) return 0;
-  auto const& text = found->second;
-  auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), size);
-  return error == std::errc{} && end == text.data() + text.size() ? size : 0;
-}
-
-}  // namespace
-
 struct Cluster_provider::Listing {
   std::vector<std::string> directories;  // below the root, still to be listed
   std::vector<Volume_description> found;
@@ -78,7 +63,7 @@ void Cluster_provider::listed(std::shared_ptr<Listing> const& listing, std::stri
     if (file.type() == proto::TYPE_FILE)
       add(name, file.size());
     else if (file.properties().contains(volume::format_property))
-      add(name, noted_size(file));
+      add(name, volume::noted_size(file));
     else if (file.type() == proto::TYPE_DIRECTORY)
       listing->directories.push_back(name);
   }
@@ -104,7 +89,7 @@ void Cluster_provider::describe(std::string const& name, Describe_done done) {
         auto const& file = answer.value().file();
         if (file.type() == proto::TYPE_FILE)
           return done(Volume_description{name, file.size(), false});
-        if (auto const size = noted_size(file); size != 0)
+        if (auto const size = volume::noted_size(file); size != 0)
           return done(Volume_description{name, size, false});
         done(failure(Errc::is_directory, "'" + name + "' is a directory of volumes"));
       });

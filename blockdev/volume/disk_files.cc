@@ -1,5 +1,6 @@
 #include "blockdev/volume/disk_files.h"
 
+#include <charconv>
 #include <utility>
 
 #include "blockdev/ploop/open_image.h"
@@ -192,6 +193,15 @@ std::unique_ptr<ploop::Image_store> make_store(client::Cluster& cluster,
       std::move(file), [&cluster, volume](std::uint64_t size_bytes, client::Done done) {
         cluster.resize(*volume, size_bytes, std::move(done));
       });
+}
+
+std::uint64_t noted_size(proto::File const& file) {
+  auto const found = file.properties().find(size_property);
+  std::uint64_t size = 0;
+  if (found == file.properties().end()) return 0;
+  auto const& text = found->second;
+  auto const [end, error] = std::from_chars(text.data(), text.data() + text.size(), size);
+  return error == std::errc{} && end == text.data() + text.size() ? size : 0;
 }
 
 ploop::Delta const* find_snapshot(ploop::Descriptor const& descriptor, std::string const& text) {

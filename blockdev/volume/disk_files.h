@@ -36,6 +36,9 @@ void open_parts(client::Cluster& cluster, Executor& executor, Volume_name const&
 std::unique_ptr<ploop::Image_store> make_store(client::Cluster& cluster,
                                                std::shared_ptr<client::Volume> file);
 
+/// What a ploop volume says about its size where nobody has to look into it; 0: nothing.
+std::uint64_t noted_size(proto::File const& file);
+
 /// Finds a snapshot by its name or GUID; nullptr: there is none.
 ploop::Delta const* find_snapshot(ploop::Descriptor const& descriptor, std::string const& text);
 /// "there is no snapshot ..., those there are: ...".

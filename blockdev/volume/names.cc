@@ -1,6 +1,7 @@
 #include "blockdev/volume/names.h"
 
 #include <algorithm>
+#include <charconv>
 
 namespace pstorage::volume {
 namespace {
@@ -46,6 +47,18 @@ Outcome<Volume_name> parse_plain_name(std::string const& text) {
 std::pair<std::string, std::string> split_last(std::string const& path) {
   auto const slash = path.rfind('/');
   return {path.substr(0, slash), path.substr(slash + 1)};
+}
+
+std::string migration_in(std::string const& property, std::uint64_t wall_ms) {
+  auto const space = property.find(' ');
+  if (space == std::string::npos) return {};
+  std::uint64_t until_ms = 0;
+  std::from_chars(property.data() + space + 1, property.data() + property.size(), until_ms);
+  return wall_ms < until_ms ? property.substr(0, space) : "";
+}
+
+std::string migration_text(std::string const& id, std::uint64_t until_ms) {
+  return id + " " + std::to_string(until_ms);
 }
 
 }  // namespace pstorage::volume

@@ -1,6 +1,7 @@
 // Names of volumes: "vm1", "group/vm1", and their snapshots: "vm1@monday". Pure.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "core/result.h"
@@ -20,6 +21,13 @@ inline constexpr char const* unfinished_prefix = ".new-";
 inline constexpr char const* format_property =
     "volume.format";                                         // "ploop": so listings need not look
 inline constexpr char const* size_property = "volume.size";  // bytes, of a ploop volume
+
+/// "ID UNTIL", UNTIL in milliseconds of the wall clock: until then the volume may be served on a
+/// second host, which takes it over with its first request: the live migration ID.
+inline constexpr char const* migration_property = "volume.migration";
+/// The ID in a property's text; empty: no migration is allowed at `wall_ms`.
+std::string migration_in(std::string const& property, std::uint64_t wall_ms);
+std::string migration_text(std::string const& id, std::uint64_t until_ms);
 
 struct Volume_name {
   std::string name;

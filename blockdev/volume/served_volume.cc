@@ -12,6 +12,8 @@ namespace {
 // Whoever has asked for the disk takes its lease at once; then ours waits for that one's end.
 constexpr Duration lent_for = std::chrono::milliseconds(300);
 constexpr Duration take_back_patience = std::chrono::minutes(10);
+// Then a look whether a volume in use may be served here, too: it is being migrated.
+constexpr Duration glance = std::chrono::milliseconds(300);
 
 }  // namespace
 
@@ -22,6 +24,19 @@ Served_volume::Served_volume(Volume_opener& opener, Volume_name name, Disk_parts
       is_read_only_(parts.disk->is_read_only()),
       parts_(std::move(parts)) {
   limiter_.set(limits_of(parts_.properties), opener_.clock_.now());
+  opener_.served_.insert(this);
+}
+
+Served_volume::Served_volume(Volume_opener& opener, Volume_name name, std::uint64_t size_bytes,
+                             std::string migration)
+    : opener_(opener),
+      name_(std::move(name)),
+      path_(name_.path()),
+      is_read_only_(false),
+      size_(size_bytes),
+      gate_(Gate::closed),
+      migration_(std::move(migration)),
+      is_away_(true) {
   opener_.served_.insert(this);
 }
 
@@ -37,6 +52,11 @@ void Served_volume::set_size(std::uint64_t bytes) {
 std::string Served_volume::waiting_reason() const {
   if (!parts_.disk) return "another client works on the disk";
   return parts_.disk->waiting_reason();
+}
+
+void Served_volume::hold(std::function<void()> request) {
+  held_.push_back(std::move(request));
+  if (is_away_ && !is_fetching_ && fetch_at_ == Time_point{}) fetch_at_ = opener_.clock_.now();
 }
 
 client::Done Served_volume::counted(client::Done done) {
@@ -114,6 +134,7 @@ void Served_volume::write(std::uint64_t offset, std::vector<Slice> data, bool fu
       write(offset, std::move(data), fua, std::move(done));
     });
   if (gone_) return opener_.executor_.defer([done = std::move(done), why = gone_] { done(why); });
+  is_changed_ = true;
   parts_.disk->write(offset, std::move(data), fua, counted(std::move(done)));
 }
 
@@ -129,10 +150,14 @@ void Served_volume::zero(std::uint64_t offset, std::uint64_t length, bool only_w
       zero(offset, length, only_whole_blocks, fua, std::move(done));
     });
   if (gone_) return opener_.executor_.defer([done = std::move(done), why = gone_] { done(why); });
+  is_changed_ = true;
   parts_.disk->zero(offset, length, only_whole_blocks, fua, counted(std::move(done)));
 }
 
 void Served_volume::flush(client::Done done) {
+  // Everything that was answered became durable before the disk was handed over.
+  if (is_away_ && !is_fetching_ && held_.empty())
+    return opener_.executor_.defer([done = std::move(done)] { done(success()); });
   if (!may_change())
     return hold([this, done = std::move(done)]() mutable { flush(std::move(done)); });
   if (gone_) return opener_.executor_.defer([done = std::move(done), why = gone_] { done(why); });
@@ -157,10 +182,11 @@ void Served_volume::extents(std::uint64_t offset, std::uint64_t length, std::siz
 }
 
 void Served_volume::close(client::Done done) {
-  if (answer_) {  // first the operation under way
+  if (answer_ || is_fetching_) {  // first the operation under way
     closing_ = std::move(done);
     return;
   }
+  if (is_away_) return opener_.executor_.defer([done = std::move(done)] { done(success()); });
   if (gone_) return opener_.executor_.defer([done = std::move(done), why = gone_] { done(why); });
   parts_.disk->close([this, done = std::move(done)](Result<void> const& closed) {
     if (!parts_.lock) return done(closed);
@@ -174,6 +200,10 @@ void Served_volume::asked(proto::Holder_request const& request,
   if (request.has_reload_limits()) return reload_limits(std::move(answer));
   if (answer_)
     return answer(failure(Errc::busy, "another operation on '" + name_.name + "' is under way"));
+  if (request.has_hand_over() && !is_read_only_) {
+    answer_ = std::move(answer);
+    return hand_over(request.hand_over().migration());
+  }
   if (!parts_.descriptor || is_read_only_)
     return answer(failure(Errc::refused, "'" + name_.name + "' is a raw volume"));
   answer_ = std::move(answer);
@@ -239,6 +269,7 @@ void Served_volume::lent(Result<void> const& closed) {
 
 void Served_volume::on_tick() {
   if (!throttled_.empty()) release_throttled();
+  if (fetch_at_ != Time_point{} && opener_.clock_.now() >= fetch_at_) fetch();
   if (take_back_at_ == Time_point{} || opener_.clock_.now() < take_back_at_) return;
   take_back_at_ = {};
   take_back();
@@ -282,13 +313,18 @@ void Volume_opener::open(std::string const& name, Duration patience, Volume_open
     });
     return;
   }
-  open_parts(cluster_, executor_, parsed.value(), patience,
-             [this, name = parsed.value(), alive = alive_,
-              done = std::move(done)](Outcome<Disk_parts> parts) {
-               if (!*alive) return;
-               if (!parts.has_value()) return done(std::move(parts).error());
-               done(std::make_unique<Served_volume>(*this, name, std::move(parts).value()));
-             });
+  auto const first = parsed.value().snapshot.empty() ? std::min(patience, glance) : patience;
+  open_parts(
+      cluster_, executor_, parsed.value(), first,
+      [this, name = parsed.value(), left = patience - first, alive = alive_,
+       done = std::move(done)](Outcome<Disk_parts> parts) mutable {
+        if (!*alive) return;
+        if (parts.has_value())
+          return done(std::make_unique<Served_volume>(*this, name, std::move(parts).value()));
+        if (errc_of(parts.error().code) != Errc::busy || !name.snapshot.empty())
+          return done(std::move(parts).error());
+        open_in_use(name, left, std::move(parts).error(), std::move(done));
+      });
 }
 
 void Volume_opener::asked(client::Volume* leased, proto::Holder_request const& request,

@@ -21,6 +21,9 @@ class Volume_opener;
 class Served_volume final : public client::Volume {
  public:
   Served_volume(Volume_opener& opener, Volume_name name, Disk_parts parts);
+  /// One that another client has, in a migration: its first request asks for it.
+  Served_volume(Volume_opener& opener, Volume_name name, std::uint64_t size_bytes,
+                std::string migration);
   ~Served_volume() override;
   Served_volume(Served_volume const&) = delete;
   Served_volume& operator=(Served_volume const&) = delete;
@@ -55,7 +58,7 @@ class Served_volume final : public client::Volume {
 
   client::Done counted(client::Done done);
   void changed();  // a request has ended: whoever waits for quiet may go on
-  void hold(std::function<void()> request) { held_.push_back(std::move(request)); }
+  void hold(std::function<void()> request);
   void let_go();
   bool may_change() const { return gate_ == Gate::open && held_.empty(); }
   bool may_read() const { return gate_ != Gate::closed && held_.empty(); }
@@ -82,6 +85,14 @@ class Served_volume final : public client::Volume {
   void lent(Result<void> const& closed);
   void take_back();
 
+  // Migration: served_migration.cc.
+  void hand_over(std::string const& migration);
+  void handed_over(Result<void> const& closed);
+  void fetch();
+  void fetch_asked(Outcome<void> const& answer);
+  void fetched(Outcome<Disk_parts> parts);
+  void end_fetch();
+
   Volume_opener& opener_;
   Volume_name const name_;
   std::string const path_;
@@ -98,6 +109,12 @@ class Served_volume final : public client::Volume {
   client::Cluster::Holder_answer answer_;  // of the operation under way
   Time_point take_back_at_{};
   client::Done closing_;
+  std::string migration_;  // the last one that this side took part in
+  bool is_away_ = false;   // another client has it; held requests ask for it
+  bool is_fetching_ = false;
+  bool is_origin_ = false;   // it was here when migration_ began
+  bool is_changed_ = false;  // since it came
+  Time_point fetch_at_{};
   Rate_limiter limiter_;
   struct Throttled {
     std::uint64_t bytes;

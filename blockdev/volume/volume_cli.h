@@ -33,6 +33,7 @@ struct Volume_options {
   bool purges = false;
   Limit_options limits;
   std::string server;  // that serves an attached volume
+  std::string allowed_for = "10m";
   std::uint64_t timeout_s = 10;
   std::uint64_t patience_s = 3600;
 };
@@ -72,6 +73,7 @@ void add_snapshot_commands(Shared_cli const& cli, Shared_options const& options,
 void add_limit_commands(Shared_cli const& cli, Shared_options const& options, CLI::App* group);
 void add_transfer_commands(Shared_cli const& cli, Shared_options const& options, CLI::App* group);
 void add_attach_commands(Shared_cli const& cli, Shared_options const& options, CLI::App* group);
+void add_migration_commands(Shared_cli const& cli, Shared_options const& options, CLI::App* group);
 void add_trash_commands(Shared_cli const& cli, Shared_options const& options, CLI::App* group);
 
 }  // namespace pstorage::volume

@@ -350,6 +350,7 @@ void add_volume_commands(Cli& cli) {
   volume::add_transfer_commands(shared, options, group);
   volume::add_limit_commands(shared, options, group);
   volume::add_attach_commands(shared, options, group);
+  volume::add_migration_commands(shared, options, group);
 }
 
 }  // namespace pstorage::cli

@@ -29,14 +29,17 @@ class Volume_opener final : public Ticker {
 
   /// The virtual disk of volume `name` ("vm1"), whatever its format, for reading and writing by
   /// this process alone; of "vm1@monday" for reading, by any number. `done` comes later, once. A
-  /// disk that was not closed is recovered. Errors: not_found, busy (the text names the holder; it
-  /// is waited for, for `patience`), corrupt, is_directory, bad_request (the name).
+  /// disk that was not closed is recovered. One that may be migrated (names.h) and is in use comes
+  /// at once: its first request takes it from the holder. Errors: not_found, busy (the text names
+  /// the holder; it is waited for, for `patience`), corrupt, is_directory, bad_request (the name).
   void open(std::string const& name, Duration patience, Volume_opened done);
 
   void on_tick() override;
 
  private:
   friend class Served_volume;
+  void open_in_use(Volume_name const& name, Duration patience, Failure const& why,
+                   Volume_opened done);
   void asked(client::Volume* leased, proto::Holder_request const& request,
              client::Cluster::Holder_answer answer);
 

@@ -1,9 +1,9 @@
 #include "blockdev/volume/volume_work.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "blockdev/ploop/create.h"
+#include "blockdev/volume/disk_files.h"
 
 namespace pstorage::volume {
 namespace {
@@ -295,6 +295,18 @@ Outcome<void> Volume_work::set_limits(Volume_name const& name, Limits const& lim
   if (!told.has_value() && errc_of(told.error().code) != Errc::not_found &&
       errc_of(told.error().code) != Errc::busy)
     return told.error();
+  return success();
+}
+
+Outcome<void> Volume_work::allow_migration(Volume_name const& name, Duration how_long) {
+  PS_TRY(auto const file, look_up(name));
+  if (file.type() != proto::TYPE_FILE) PS_CHECK(descriptor(name));  // is it a volume?
+  auto const ms = std::chrono::duration_cast<std::chrono::milliseconds>(how_long).count();
+  proto::Mds_request set;
+  set.mutable_set_attributes()->set_path(name.path());
+  (*set.mutable_set_attributes()->mutable_properties())[migration_property] = migration_text(
+      ploop::new_guid(session_.random()), session_.wall_ms() + static_cast<std::uint64_t>(ms));
+  PS_CHECK(session_.call(std::move(set)));
   return success();
 }
 

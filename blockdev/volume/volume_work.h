@@ -84,6 +84,8 @@ class Volume_work {
 
   /// Stores the limits and tells whoever has the volume open.
   Outcome<void> set_limits(Volume_name const& name, Limits const& limits);
+  /// From now on, for so long, a second host's server may take the volume over while it is in use.
+  Outcome<void> allow_migration(Volume_name const& name, Duration how_long);
 
   // volume_snapshots.cc
   Outcome<ploop::Descriptor> descriptor(Volume_name const& name);

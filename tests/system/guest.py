@@ -9,6 +9,7 @@ In the script: `host WORD...` calls the test's hook WORD with the other words an
 host's loopback servers are at 10.0.2.2 (user networking), or, with loopback_is_host, at 127.0.0.1
 itself. The script runs with `set -eu` in busybox's sh."""
 import contextlib
+import copy
 import os
 import re
 import secrets
@@ -45,7 +46,9 @@ exec </dev/ttyS1 >/dev/ttyS1 2>&1
  hostname guest
  ip link set lo up
  /network
-) && sh -eu /script </dev/null
+) && sh -eu /script </dev/null && if [ -e /boot-from ]; then
+  mount -t ext4 "$(cat /boot-from)" /mnt && exec switch_root /mnt /sbin/init NONCE
+fi
 code=$?
 printf '\\n%s exit %s\\n' NONCE $code
 while :; do sleep 1000; done
@@ -192,10 +195,12 @@ class Guest:
     bytes, or ("from", path here); `modules`: what is loaded before the script; `hooks`: what
     `host WORD...` calls; `prefix`: a command that QEMU is started with (ip netns exec ...), whose
     network it then has; `tap`: the name of a tap device instead of user networking, with
-    `address`; `arguments`: more for QEMU."""
+    `address`; `arguments`: more for QEMU; `boot_from`: after the script, the guest goes on from the
+    ext4 on this device: its /sbin/init, given a nonce, ends with a line "NONCE exit CODE"."""
 
     def __init__(self, script, programs=(), files=None, modules=(), hooks=None, prefix=(), tap=None,
-                 address="10.0.2.15/24", loopback_is_host=False, arguments=(), memory_mb=512):
+                 address="10.0.2.15/24", loopback_is_host=False, arguments=(), memory_mb=512,
+                 boot_from=None):
         reason = missing()
         if reason:
             skip(reason)
@@ -208,7 +213,8 @@ class Guest:
         self.process = None
         self.kernel, folder = kernel()
         network = NETWORK.replace("ADDRESS", address) + (LOOPBACK_IS_HOST if loopback_is_host else "")
-        self.pack(script, programs, files or {}, with_dependencies(folder, [*ALWAYS, *modules]),
+        files = dict(files or {}, **({"/boot-from": boot_from} if boot_from else {}))
+        self.pack(script, programs, files, with_dependencies(folder, [*ALWAYS, *modules]),
                   network)
         net = f"tap,ifname={tap},script=no,downscript=no" if tap else "user"
         self.command = [
@@ -248,8 +254,19 @@ class Guest:
                 archive.content(name, what.encode() if isinstance(what, str) else what)
         archive.close()
 
-    def start(self):
-        self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    def twin(self):
+        """The same machine once more, not started: where this one migrates to."""
+        one = copy.copy(self)
+        one.directory = tempfile.TemporaryDirectory(prefix="pstorage-guest-")
+        one.lines = []
+        one.process = None
+        one.command = ["file:" + one.path("console") if word.startswith("file:") else word
+                       for word in self.command]
+        return one
+
+    def start(self, *arguments):
+        """Starts QEMU, with more `arguments`."""
+        self.process = subprocess.Popen([*self.command, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.STDOUT, bufsize=0)
         self.reader = threading.Thread(target=self.listen, daemon=True)
         self.reader.start()

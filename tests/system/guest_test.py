@@ -2,8 +2,10 @@
 """A volume as a disk of a real Linux guest (guest.py): the kernel's own NBD client, attached by
 `pstorage volume attach` and by nbd-client."""
 import os
+import shutil
 import signal
 import sys
+import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from guest import Guest  # noqa: E402
@@ -117,6 +119,49 @@ def attached():
             server.end()
 
 
+ROOT_INIT = """#!/bin/busybox sh
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t devtmpfs dev /dev
+exec </dev/ttyS1 >/dev/ttyS1 2>&1
+stty -F /dev/ttyS1 raw -echo
+(set -e
+ grep "^/dev/vda / ext4 rw" /proc/mounts
+ boots=$(cat /boots)
+ echo $((boots + 1)) >/boots
+ mount -o remount,ro /
+ echo "boot $boots")
+printf '\\n%s exit %s\\n' "$1" $?
+while :; do sleep 1000; done
+"""
+
+
+def booted_from_a_volume():
+    """A guest whose root is a volume, over QEMU's NBD client: it boots, twice, and keeps what it
+    writes."""
+    with cluster(cs=2, replicas="2:1") as one, tempfile.TemporaryDirectory() as directory:
+        one.volume("root", "128M", "ploop")
+        tree = os.path.join(directory, "tree")
+        for folder in ("bin", "sbin", "proc", "sys", "dev", "run", "tmp"):
+            os.makedirs(os.path.join(tree, folder))
+        shutil.copy(shutil.which("busybox"), os.path.join(tree, "bin", "busybox"))
+        for name, text in (("sbin/init", ROOT_INIT), ("boots", "1\n")):
+            with open(os.path.join(tree, name), "w", encoding="ascii") as file:
+                file.write(text)
+        os.chmod(os.path.join(tree, "sbin/init"), 0o755)
+        image = os.path.join(directory, "root.img")
+        run("mke2fs", "-q", "-t", "ext4", "-d", tree, image, "64M")
+        run("nbdcopy", image, one.uri("root"))
+        drive = f"if=virtio,format=raw,file={one.uri('root')}"
+        for number in (1, 2):
+            with Guest("", modules=["virtio_blk"], boot_from="/dev/vda",
+                       arguments=["-drive", drive]) as guest:
+                text = guest.run(timeout=120)
+            check(f"boot {number}" in text, f"boot {number}:\n{text}")
+        run("nbdcopy", one.uri("root"), image)
+        run("e2fsck", "-fn", image)
+
+
 def refused_without_a_kernel_client():
     """Where the kernel has no NBD client the command says so, and what to do."""
     if os.path.exists("/sys/module/nbd") or run("sh", "-c", "modprobe -q nbd", ok=False)[0] == 0:
@@ -131,4 +176,4 @@ def refused_without_a_kernel_client():
 
 
 if __name__ == "__main__":
-    main(refused_without_a_kernel_client, attached, nbd_client)
+    main(refused_without_a_kernel_client, attached, nbd_client, booted_from_a_volume)
