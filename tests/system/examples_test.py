@@ -48,7 +48,7 @@ HOLD = (f'import nbd, time; h = nbd.NBD(); h.connect_uri("{VM1}"); open("held", 
         'time.sleep(30)')
 QUIT, INTERRUPT = "q", "\x03"
 NO_SYSTEMD = Skip("no systemd runs here")
-NO_NBD = Skip("this kernel has no nbd driver (its client is tested in tests/system/interop_test.py)")
+NO_NBD = Skip("this kernel has no nbd driver: tests/system/guest_test.py")
 MEANT = "tests/system/iscsi_failover_test.py does this with an address of its own"
 
 # (page, what is done with each line of it in turn: a host's number, Until or Skip; Setup between)
@@ -74,7 +74,7 @@ PLAN = [
         Setup(3, "pstorage -c stor1 make-cs -r /pstorage/disk1/cs -s 64; "
                  "service pstorage-csd start"),
         Setup(1, "qemu-img create -f qcow2 disk.qcow2 64M; truncate -s 64M disk.img"),
-        1, 1, 1, 1, 1, 1, 1, 1, 1,
+        1, 1, 1, 1, 1, 1, 1, 1, 1, NO_NBD, NO_NBD, 1,
         Setup(1, f"service pstorage-nbd start; setsid /usr/bin/python3 -c '{HOLD}' & "
                  "until test -e held; do sleep 0.1; done"),
         1]),
@@ -87,6 +87,7 @@ PLAN = [
         Until(1, "serving NBD", INTERRUPT),
         Setup(1, "pstorage -c stor1 volume rm --now vm1; "
                  "pstorage -c stor1 volume create vm1 -s 64M"), 1]),
+    ("pstorage-nbd.7", [1, 1, NO_NBD]),
     ("pstorage-why.1", [1, Fails(1, "no: .* could not be read"), 1, 1, 1]),
     ("pstorage-stat.1", [1, 1, 1, Until(1, "MDS", INTERRUPT), Until(1, "chunk", INTERRUPT)]),
     ("pstorage-top.1", [Until(1, "CSID", QUIT), Until(1, "CSID", QUIT)]),
@@ -99,12 +100,16 @@ PLAN = [
     ("pstorage-ploop.1", [1, 1, 1, 1, 1, 1]),
     ("pstorage-config-files.7", [1, 1]),
     ("pstorage-mount.1", [1, 1, 1, 1]),
+    ("pstorage-ssd.7", [
+        Setup(1, "umount -q /mnt/stor1 || true; mkdir -p /mnt/stor1"), 1, 1, 1,
+        Setup(1, "umount /mnt/stor1")]),
     ("pstorage-ct.1", [Skip("the whole page is what tests/system/ct_test.py does, with a template "
                             "of its own; debootstrap loads it from the network")] * 8),
     ("pstorage-hwflush-check.8", [Skip("runs until the power is cut: "
                                        "tests/system/hwflush_test.py")] * 2),
-    ("pstorage-iscsi.8", [NO_SYSTEMD] + [Skip("tests/system/iscsi_test.py")] * 8 +
-     [Skip("no kernel initiator here")] * 2),
+    ("pstorage-iscsi.8", [NO_SYSTEMD] + [Skip("tests/system/iscsi_test.py")] * 10 +
+     [Skip("tests/system/iscsi_failover_test.py")] +
+     [Skip("no kernel initiator here: tests/system/iscsi_guest_test.py")] * 2),
     ("pstorage-iscsid.8", [Skip(MEANT)] * 6),
     ("pstorage-security.7", [1, 1]),
     ("pstorage-set-attr.1", [1, 1, 1, 1]),
