@@ -79,9 +79,21 @@ echo "== 3: make-cs --start, three times"
 inside sh -c 'for n in 1 2 3; do pstorage -c stor1 make-cs -r /pstorage/disk$n --start; done'
 echo "== 4: set-attr"
 inside pstorage -c stor1 set-attr -p / replicas=3:2 failure-domain=disk
-echo "== 5: volume create"
+echo "== 5: pstorage-mount"
+inside mkdir -p /mnt/stor1
+inside pstorage-mount -c stor1 /mnt/stor1
+echo "== 6: pstorage-ct create and mount"
+inside pstorage-ct -c stor1 create 101 -s 10G
+inside pstorage-ct -c stor1 mount 101
+inside cp --recursive /usr/share/doc /vz/root/101/
+inside pstorage-ct -c stor1 umount 101
+inside pstorage-ct -c stor1 mount 101
+inside diff --recursive --no-dereference /usr/share/doc /vz/root/101/doc || fail "not read back as written"
+inside pstorage-ct -c stor1 umount 101
+inside umount /mnt/stor1
+
+echo "== a volume for virtual machines"
 inside pstorage -c stor1 volume create vm1 -s 1G
-echo "== 6: service pstorage-nbd start"
 inside service pstorage-nbd start
 
 for daemon in mds/mdsd disk1/csd disk2/csd disk3/csd; do
