@@ -22,14 +22,6 @@ Failure taken(Failure const& why, Volume_name const& name) {
 
 }  // namespace
 
-std::uint64_t noted_size(proto::File const& file) {
-  auto const found = file.properties().find(size_property);
-  std::uint64_t size = 0;
-  if (found == file.properties().end()) return 0;
-  std::from_chars(found->second.data(), found->second.data() + found->second.size(), size);
-  return size;
-}
-
 struct Volume_work::Held {
   explicit Held(Tool_session& session, std::string const& path) : directory(session, path) {}
   proto::Lease_guard guard(Tool_session& session) const {

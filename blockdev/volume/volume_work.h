@@ -41,9 +41,6 @@ struct Volume_usage {
   std::uint64_t exclusive_bytes = 0;  // of these: in files that no other volume shares
 };
 
-/// Size of the ploop volume with this directory as it was noted last; 0: that is not noted.
-std::uint64_t noted_size(proto::File const& directory);
-
 /// A disk at rest, with its lock.
 class Offline_disk {
  public:

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <thread>
 
+#include "blockdev/volume/disk_files.h"
 #include "blockdev/volume/volume_work.h"
 #include "core/cli/revoke.h"
 #include "iscsi/volume_reservation_store.h"
