@@ -16,10 +16,11 @@ constexpr std::uint64_t cache_mb_min = 64;
 Outcome<Advice> advise(Advice_question const& question) {
   Advice advice;
   auto const usable_mb = (question.ssd_free_bytes >> 20) / 10 * 9;
-  // With a mount half of it is for what is read there.
-  auto const for_journals = question.mount_point.empty() ? usable_mb : usable_mb / 2;
-  auto const share = for_journals / std::max<std::size_t>(question.servers.size(), 1);
-  advice.journal_mb = std::min(share / journal_unit_mb * journal_unit_mb, journal_mb_max);
+  auto const share = usable_mb / std::max<std::size_t>(question.servers.size(), 1);
+  // With a mount half of it is for what is read there, but journals come first.
+  auto const wanted =
+      question.mount_point.empty() ? share : std::max(share / 2, std::min(share, journal_mb_min));
+  advice.journal_mb = std::min(wanted / journal_unit_mb * journal_unit_mb, journal_mb_max);
   if (!question.servers.empty() && advice.journal_mb < journal_mb_min) {
     return failure(Errc::no_space, question.ssd + " has " +
                                        std::to_string(question.ssd_free_bytes >> 20) +

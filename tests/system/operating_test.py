@@ -268,7 +268,9 @@ def an_ssd_is_shared_as_advised():
         check("less than 256 MB for each journal" in text, text)
         text = one.pstorage("-q", "advise-configuration", "--ssd", ssd, "-w", "--cs", directory,
                             "-m", "/mnt/dev")
-        check(text.endswith("\npstorage-mount -c dev /mnt/dev\n"), text)
+        wanted = (rf"pstorage -c dev make-cs -r {directory} -j {ssd} -s 256\n"
+                  rf"pstorage-mount -c dev /mnt/dev -C {ssd}/dev.cache -R \d+\n")
+        check(re.fullmatch(wanted, text), text)
         check("required" in one.pstorage("advise-configuration", "--ssd", ssd, ok=False), "no -w")
         text = one.pstorage("-q", "advise-configuration", "--ssd", ssd, "-w", "--cs", directory)
         check(re.fullmatch(rf"pstorage -c dev make-cs -r {directory} -j {ssd} -s 320\n", text), text)

@@ -149,6 +149,13 @@ TEST(Advice, Shares_the_ssd_between_the_journals) {
             "pstorage configure-cs -r '/d 2' -a /ssd -s 8192");
   EXPECT_EQ(shell_text(both.value().commands[2]),
             "pstorage-mount -c stor1 /mnt/stor1 -C /ssd/stor1.cache -R 75776");
+  question.servers.pop_back();
+  question.ssd_free_bytes = 400ull << 20;  // too small for two halves
+  auto const tight = advise(question);
+  ASSERT_TRUE(tight.has_value());
+  EXPECT_EQ(tight.value().journal_mb, 256u);
+  EXPECT_EQ(tight.value().cache_mb, 104u);
+  question.servers.push_back({"/d 2", true});
   question.mount_point.clear();
   question.ssd_free_bytes = 1ull << 30;
   auto const small = advise(question);
