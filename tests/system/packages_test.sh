@@ -20,6 +20,8 @@ root=$work/root
 init= # the first process of the chroot's namespaces: with it all others end
 finish() {
   local status=$?
+  # Its loop device is this machine's, and would outlive the namespaces.
+  [ -z "${sleeper:-}" ] || inside pstorage-ct -c stor1 umount 101 >/dev/null 2>&1 || true
   if [ -n "$init" ]; then
     kill -KILL "$init" 2>/dev/null || true
     wait "$init" 2>/dev/null || true
@@ -58,7 +60,7 @@ in_network sh -c 'cd /debs && apt-get install --yes --quiet --quiet ./*.deb' >"$
 }
 # shellcheck disable=SC2016 # for the shell in there
 unshare --mount --pid --net --fork --kill-child sh -c '
-  mount -t proc proc "$1/proc" && mount --rbind /dev "$1/dev" && ip link set lo up &&
+  mount -t proc proc "$1/proc" && mount --rbind /dev "$1/dev" && mount --rbind /sys "$1/sys" && ip link set lo up &&
   echo up >"$2/ready" && exec chroot "$1" sleep infinity' - "$root" "$work" &
 init=$!
 until [ -s "$work/ready" ]; do
