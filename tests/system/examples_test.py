@@ -88,7 +88,11 @@ PLAN = [
         Setup(1, "pstorage -c stor1 volume rm --now vm1; "
                  "pstorage -c stor1 volume create vm1 -s 64M"), 1]),
     ("pstorage-nbd.7", [1, 1, NO_NBD]),
-    ("pstorage-why.1", [1, Fails(1, "no: .* could not be read"), 1, 1, 1]),
+    ("pstorage-why.1", [
+        # Three replicas, so that it does not depend on where the only one is.
+        Setup(1, "pstorage -c stor1 set-attr -R -p / replicas=3:2; "
+                 "until pstorage -c stor1 ok-to-stop cs 1025; do sleep 0.2; done"),
+        1, Fails(1, "no: .* could not be"), 1, 1, 1]),
     ("pstorage-stat.1", [1, 1, 1, Until(1, "MDS", INTERRUPT), Until(1, "chunk", INTERRUPT)]),
     ("pstorage-top.1", [Until(1, "CSID", QUIT), Until(1, "CSID", QUIT)]),
     ("pstorage-metrics.7", [1, Skip("no ssh server runs here")]),
