@@ -19,19 +19,29 @@ bool File_volume::is_cached(std::uint64_t offset, std::uint64_t length) const {
 void File_volume::read_cached(std::uint64_t offset, std::uint64_t length, Read_done done) {
   Request& request = new_request(Request_kind::read);
   request.read_done = std::move(done);
-  cached_->cache.read(cached_->key, offset, length,
-                      [this, &request, offset, length,
-                       alive = std::weak_ptr<bool>(alive_)](std::optional<Slice> data) {
-                        auto const token = alive.lock();
-                        if (token == nullptr || !*token) return;
-                        if (dead_ != Errc::ok)
-                          request.error = dead_;
-                        else if (data)
-                          request.parts.push_back(*std::move(data));
-                        else
-                          submit_read(request, offset, length);
-                        submitted(request);
-                      });
+  auto const read = cached_reads_.emplace_back(std::make_shared<Request*>(&request));
+  cached_->cache.read(
+      cached_->key, offset, length,
+      [this, read, offset, length, alive = std::weak_ptr<bool>(alive_)](std::optional<Slice> data) {
+        auto const token = alive.lock();
+        if (token == nullptr || !*token || *read == nullptr) return;
+        std::erase(cached_reads_, read);
+        Request& waiting = **read;
+        if (data)
+          waiting.parts.push_back(*std::move(data));
+        else
+          submit_read(waiting, offset, length);
+        submitted(waiting);
+      });
+}
+
+/// At once, as all others: nobody waits for the disk before this volume may go.
+void File_volume::abort_cached_reads(Errc why) {
+  for (auto const& read : std::exchange(cached_reads_, {})) {
+    Request& request = *std::exchange(*read, nullptr);
+    request.error = why;
+    submitted(request);
+  }
 }
 
 void File_volume::note_read(Request& request, std::uint64_t offset, std::uint64_t length) {

@@ -208,6 +208,7 @@ void File_volume::lose_lease(std::string const& why) {
 void File_volume::abort_all(Errc why) {
   dead_ = why;
   for (auto& [_, chunk] : chunks_) chunk->abort(why);
+  abort_cached_reads(why);
   reports_.clear();
   allocations_.clear();
   give_up_confirmation();

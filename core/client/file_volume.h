@@ -129,6 +129,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
     Cache_key const key;
     Fill_guard guard;
   };
+  using Cached_read = std::shared_ptr<Request*>;  // to null: answered without the cache
   struct Sealing {
     std::function<void(Outcome<void>)> done;
     std::set<Cs_id> pending;
@@ -220,6 +221,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void note_change(Request& request, std::uint64_t offset, std::uint64_t length);
   void note_end(Request& request);
   void distrust_cache();
+  void abort_cached_reads(Errc why);
 
   // Take-over: file_seal.cc.
   void join_newcomers();
@@ -270,7 +272,8 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   std::vector<Chunk_io*> allocations_;
   bool map_asked_ = false;
 
-  std::unique_ptr<Cached> cached_;  // null: nothing is kept here
+  std::unique_ptr<Cached> cached_;         // null: nothing is kept here
+  std::vector<Cached_read> cached_reads_;  // under way
   std::vector<Comparison> comparisons_;
 
   std::map<std::uint64_t, Flush> flushes_;
