@@ -103,7 +103,7 @@ bool Chunk_io::flush_refused_at(Cs_id cs, Errc why) {
   int const index = index_of(cs);
   if (index < 0) return true;
   Replica& replica = replicas_[static_cast<std::size_t>(index)];
-  refuse(replica, message_of(why));
+  refuse(replica, why);
   advance();
   return has_good_member();
 }
@@ -339,7 +339,7 @@ void Chunk_io::on_change_reply(Piece& piece, std::uint32_t index, Message& reply
       piece.sent &= ~bit;
       return replica.link->fail("data was damaged on the way");
     default:
-      refuse(replica, message_of(reply.header.status));
+      refuse(replica, reply.header.status);
       return;
   }
 }
@@ -370,10 +370,9 @@ void Chunk_io::settle(Piece& piece) {
     if (!someone_has_it) return no_room_for(piece);
     // The full ones must leave the set before this write may be acknowledged.
     for (std::uint32_t i = 0; i < replicas_.size(); ++i)
-      if ((piece.no_space >> i & 1) != 0) {
-        refuse(replicas_[i], message_of(Errc::no_space));
-      }
+      if ((piece.no_space >> i & 1) != 0) refuse(replicas_[i], Errc::no_space);
     piece.waiting = std::exchange(piece.no_space, 0);
+    if (!PS_MUTANT(forget_the_full_ones)) piece.sent &= ~piece.waiting;  // if they come back
     return;
   }
   // Written everywhere, but everywhere is less than promised: the answer waits with the writes
@@ -397,11 +396,15 @@ void Chunk_io::settle_held() {
       settle(piece);
       continue;
     }
-    // Those that are merely out of reach may come back; those that refuse (a failed disk) will not.
-    // Nor is it over while the MDS is asked whether these are still the members.
+    // Those that are merely out of reach may come back, full ones may get room; those that refuse
+    // (a failed disk) will not. Nor is it over while the MDS is asked whether these are still the
+    // members.
+    bool const waits = host_.waits_when_full();
     bool const hopeless =
-        !confirming_ && std::all_of(replicas_.begin(), replicas_.end(), [](Replica const& replica) {
-          return replica.refused || replica.state != proto::REPLICA_IN_SYNC;
+        !confirming_ &&
+        std::all_of(replicas_.begin(), replicas_.end(), [&](Replica const& replica) {
+          return (replica.refused && !(replica.full && waits)) ||
+                 replica.state != proto::REPLICA_IN_SYNC;
         });
     if (!hopeless) continue;
     host_.log().error(

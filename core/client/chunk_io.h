@@ -72,6 +72,7 @@ class Chunk_io final : private Cs_op_owner {
     bool opening = false;
     bool refused = false;      // it lives but cannot serve (no space, read-only, lost the chunk)
     std::string refusal;       // why
+    bool full = false;         // refused for that: asked again while nobody else can serve
     bool too_slow = false;     // refused for that: taken back when it is no longer so
     bool lost_writes = false;  // it came back without acknowledged writes
     bool repaired = false;     // blocks were repaired here that it has not flushed
@@ -154,6 +155,8 @@ class Chunk_io final : private Cs_op_owner {
   void judge_as_reader();
   void judge_slowness(Cs_id holds_flush);
   static void refuse(Replica& replica, std::string why);
+  static void refuse(Replica& replica, Errc why);
+  void try_full_ones_again();
   void report_if_needed();
   void look_for_members();
   void send_again_to_all();

@@ -70,7 +70,7 @@ std::string Chunk_io::waiting_reason() const {
     if (!replica.link->is_up())
       return name + ": cs " + std::to_string(replica.cs.value) + " is not reachable (" +
              replica.link->last_failure() + ")";
-  if (!reconciled_) return name + ": comparing its replicas";
+  if (merge_ != nullptr) return name + ": comparing its replicas";
   if (auto const have = count(proto::REPLICA_IN_SYNC); have < host_.replicas_min())
     return name + ": " + std::to_string(have) + " of at least " +
            std::to_string(host_.replicas_min()) + " replicas are up to date";
@@ -273,8 +273,13 @@ void Chunk_io::judge_slowness(Cs_id holds_flush) {
 
 void Chunk_io::refuse(Replica& replica, std::string why) {
   replica.refused = true;
-  replica.too_slow = false;
+  replica.full = replica.too_slow = false;
   replica.refusal = std::move(why);
+}
+
+void Chunk_io::refuse(Replica& replica, Errc why) {
+  refuse(replica, message_of(why));
+  replica.full = why == Errc::no_space;
 }
 
 void Chunk_io::held_up_by(Cs_id cs) {
@@ -317,12 +322,19 @@ void Chunk_io::report_if_needed() {
 
 /// A server that was restarted may have another address: nobody tells us as long as the set stays.
 void Chunk_io::look_for_members() {
-  bool const someone_is_gone =
-      std::any_of(replicas_.begin(), replicas_.end(),
-                  [](Replica const& replica) { return replica.link->is_unreachable(); });
-  if (!someone_is_gone || host_.now() < look_again_at_) return;
+  if (host_.now() < look_again_at_) return;
   look_again_at_ = host_.now() + look_interval;
-  host_.ask_map(*this);
+  if (!PS_MUTANT(forget_the_full_ones)) try_full_ones_again();
+  if (std::any_of(replicas_.begin(), replicas_.end(),
+                  [](Replica const& replica) { return replica.link->is_unreachable(); }))
+    host_.ask_map(*this);
+}
+
+/// Nobody is left who could stand in for them: the MDS drops none, and nobody tells when they have
+/// room again.
+void Chunk_io::try_full_ones_again() {
+  for (Replica& replica : replicas_)
+    if (replica.full && std::exchange(replica.refused, false)) replica.opened = false;
 }
 
 // ------------------------------------------------------------------ opening
@@ -381,7 +393,8 @@ void Chunk_io::on_opened(std::uint32_t index, std::uint64_t version, Message& me
     return replica.link->fail("malformed answer to opening a chunk");
   if (status == Errc::unavailable) return;  // busy with itself: asked again at the next tick
   if (status != Errc::ok) {
-    refuse(replica, reply.text().empty() ? message_of(status) : reply.text());
+    refuse(replica, status);
+    if (!reply.text().empty()) replica.refusal = reply.text();
     return;
   }
   opened_one(replica, reply.chunks(0));
@@ -405,7 +418,7 @@ void Chunk_io::opened_one(Replica& replica, proto::Cs_reply::Opened const& opene
       host_.ask_map(*this);
       return;
     default:
-      refuse(replica, message_of(static_cast<Errc>(opened.status())));
+      refuse(replica, static_cast<Errc>(opened.status()));
       return;
   }
   // A repair does not raise the last stamp: whether one that was not flushed is still there after

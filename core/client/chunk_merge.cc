@@ -80,7 +80,7 @@ void Chunk_io::merge_refused(std::uint32_t index, Errc why) {
     replicas_[index].opened = false;
     return host_.ask_map(*this);
   }
-  refuse(replicas_[index], message_of(why));
+  refuse(replicas_[index], why);
 }
 
 void Chunk_io::on_table(std::uint32_t index, Message& reply) {

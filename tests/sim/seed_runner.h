@@ -73,19 +73,27 @@ int run_seeds(Seed_arguments arguments, Run const& run) {
   return failed == 0 && passed > 0 ? 0 : 1;
 }
 
+/// A planted bug, and the seeds first, first + step, ... whose scenarios can show it.
+struct Planted {
+  std::string name;
+  std::uint64_t first = 1;
+  std::uint64_t step = 1;
+};
+
 /// Plants each of `planted` (core/mutant.h), or only `only`, and looks for a seed up to `seeds_max`
 /// that `run(seed, verbose)` fails with. Prints what was found and last "N passed, M failed".
 /// Returns the exit code.
 template <typename Run>
-int find_mutants(std::vector<std::string> const& planted, std::string const& only,
+int find_mutants(std::vector<Planted> const& planted, std::string const& only,
                  std::uint64_t seeds_max, Run const& run) {
   int found = 0, missed = 0;
-  for (auto const& name : planted) {
+  for (auto const& [name, first, step] : planted) {
     if (!only.empty() && only != name) continue;
     activate_mutant(name);
     std::uint64_t seed = 0;
     std::string fault;
-    while (fault.empty() && seed < seeds_max) fault = run(++seed, false).fault;
+    for (auto next = first; fault.empty() && next <= seeds_max; next += step)
+      fault = run(seed = next, false).fault;
     activate_mutant("");
     bool const is_caught = !fault.empty();
     std::printf(

@@ -26,14 +26,18 @@ void Cluster_sim::full_disks() {
   // again needs some room itself.
   bool const all = random.percent(70);
   bool const restarts = random.percent(50);
-  for (std::size_t i = all ? 0 : 1; i < servers_.size(); ++i)
-    servers_[i]->disk.set_capacity(servers_[i]->disk.used_bytes() + (restarts ? slack_bytes : 0));
+  for (std::size_t i = all ? 0 : 1; i < servers_.size(); ++i) {
+    auto& disk = servers_[i]->disk;
+    // The one gets further than the other: a set shrinks write by write.
+    std::uint64_t const slack = restarts ? slack_bytes : random.below(4) * (64u << 10);
+    disk.set_capacity(disk.used_bytes() + slack);
+  }
   world_.write(Log_level::info, "FAULT full disks", {{"servers", servers_.size() - (all ? 0 : 1)}});
   Time_point const end =
       world_.now() + random.between(std::chrono::seconds(10), std::chrono::seconds(25));
   while (world_.now() < end && fault_.empty()) {
     run_for(std::chrono::milliseconds(500));
-    if (restarts && random.percent(10)) stop_cs(*servers_[random.below(servers_.size())], false);
+    if (restarts && random.percent(30)) stop_cs(*servers_[random.below(servers_.size())], false);
   }
   for (auto& server : servers_) server->disk.set_capacity(unlimited_bytes);
 }

@@ -14,30 +14,31 @@ using pstorage::sim::Cluster_sim;
 using pstorage::sim::Run_result;
 
 /// Rules that the product's code breaks when asked to (core/mutant.h). Each must be found within
-/// this many seeds. Not here for its time: compare_beside_changes, which seed 545 finds.
-std::vector<std::string> const planted = {
-    "skip_the_seal",
-    "acknowledge_before_the_journal",
-    "flush_without_sync",
-    "serve_a_syncing_replica",
-    "forget_the_lost_writes",
-    "skip_reconciliation",
-    "acknowledge_without_the_failed_replica",
-    "drop_the_last_replica",
-    "reads_pass_writes_in_flight",
-    "forget_the_seal",
-    "answer_a_flush_before_an_earlier_one",
-    "wait_for_a_newcomer",
-    "answer_flush_at_once",
-    "never_unclean",
-    "never_call_a_server_slow",
-    "drop_slow_below_min",
-    "believe_a_share",
-    "forget_the_readers",
-    "believe_an_old_cache",
-    "cache_what_was_overtaken",
-    "cache_what_is_not_flushed",
-    "fail_without_room",
+/// this many seeds. Not here: compare_beside_changes, which its 200 seeds of 1,000 do not show.
+std::vector<pstorage::sim::Planted> const planted = {
+    {"skip_the_seal"},
+    {"acknowledge_before_the_journal"},
+    {"flush_without_sync"},
+    {"serve_a_syncing_replica"},
+    {"forget_the_lost_writes"},
+    {"skip_reconciliation"},
+    {"acknowledge_without_the_failed_replica"},
+    {"drop_the_last_replica"},
+    {"reads_pass_writes_in_flight"},
+    {"forget_the_seal"},
+    {"answer_a_flush_before_an_earlier_one"},
+    {"wait_for_a_newcomer"},
+    {"answer_flush_at_once"},
+    {"never_unclean"},
+    {"never_call_a_server_slow"},
+    {"drop_slow_below_min"},
+    {"believe_a_share"},
+    {"forget_the_readers"},
+    {"believe_an_old_cache"},
+    {"cache_what_was_overtaken"},
+    {"cache_what_is_not_flushed"},
+    {"fail_without_room", 5, 12},
+    {"forget_the_full_ones", 5, 12},
 };
 constexpr std::uint64_t seeds_a_mutant = 1000;
 

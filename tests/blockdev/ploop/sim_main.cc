@@ -20,14 +20,13 @@ using pstorage::ploop::test::Judge;
 
 /// Rules that the code breaks when asked to (core/mutant.h). Each must be found within
 /// seeds_a_mutant.
-std::vector<std::string> const planted = {
-    "copy_is_not_durable_before_its_entry", "freed_cluster_is_reused_at_once",
-
-    "reused_cluster_is_not_zeroed",         "freed_cluster_is_not_durable_before_reuse",
-    "space_is_used_before_it_is_durable",   "new_cluster_is_not_waited_for",
-    "write_is_answered_before_its_entry",   "bat_change_rides_on_old_page",
-    "chain_discard_clears_the_entry",       "fua_forgets_the_entry",
-    "snapshot_before_it_is_durable",
+std::vector<pstorage::sim::Planted> const planted = {
+    {"copy_is_not_durable_before_its_entry"}, {"freed_cluster_is_reused_at_once"},
+    {"reused_cluster_is_not_zeroed"},         {"freed_cluster_is_not_durable_before_reuse"},
+    {"space_is_used_before_it_is_durable"},   {"new_cluster_is_not_waited_for"},
+    {"write_is_answered_before_its_entry"},   {"bat_change_rides_on_old_page"},
+    {"chain_discard_clears_the_entry"},       {"fua_forgets_the_entry"},
+    {"snapshot_before_it_is_durable"},
 };
 constexpr std::uint64_t seeds_a_mutant = 2000;
 
