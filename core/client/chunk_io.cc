@@ -137,8 +137,9 @@ void Chunk_io::submit(Piece& piece) {
 
 void Chunk_io::advance() {
   if (aborted_ != Errc::ok) return;
-  if (!id_) return answer_unmapped();
+  if (!id_ || never_written_) return answer_unmapped();
   judge_members();
+  if (never_written_) return answer_unmapped();
   report_if_needed();
   open_members();
   reconcile_if_needed();
@@ -164,7 +165,7 @@ void Chunk_io::abort(Errc why) {
   changes_in_flight_ = 0;
 }
 
-// ------------------------------------------------------------------ no chunk yet
+// ------------------------------------------------------------------ no chunk yet, or none at all
 
 void Chunk_io::answer_unmapped() {
   for (auto place = waiting_.begin(); place != waiting_.end();) {

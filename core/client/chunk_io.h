@@ -170,6 +170,7 @@ class Chunk_io final : private Cs_op_owner {
   bool can_write() const;
   bool can_read() const;
   bool has_good_member() const;
+  bool is_missing_everywhere() const;
   bool has_joiner() const;
   bool needs_members() const;
   bool is_comparison_due() const;
@@ -240,8 +241,9 @@ class Chunk_io final : private Cs_op_owner {
   std::vector<Replica> replicas_;
   bool allocating_ = false;
   bool reporting_ = false;
-  bool confirming_ = false;  // confirm_map() is under way
-  bool confirmed_ = false;   // the set is still the present one, after all members had lost it
+  bool confirming_ = false;     // confirm_map() is under way
+  bool never_written_ = false;  // for a reader: none of its servers has it, it is all zeros
+  bool confirmed_ = false;      // the set is still the present one, after all members had lost it
   bool reconciled_ = false;
   bool compares_ = false;
   bool restless_ = false;

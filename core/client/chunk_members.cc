@@ -132,6 +132,7 @@ void Chunk_io::adopt(proto::Chunk const& chunk, bool just_allocated) {
       newcomers |= 1u << i;
   remap_pieces(from, newcomers);
   replicas_ = std::move(members);
+  never_written_ = false;
   restart_reconciliation();
   host_.flush_may_go_on();
   advance();
@@ -194,12 +195,27 @@ void Chunk_io::link_down(Cs_link& link) {
     if (replica.state == proto::REPLICA_IN_SYNC) replica.refused = replica.missing = false;
   }
   if (!uses(link)) return;
+  never_written_ = false;
   note_unrest();
   advance();
 }
 
+/// Have all who should have it said that they do not? Then nothing in it was ever flushed: they
+/// lost it with the power, or its writer died before it made it.
+bool Chunk_io::is_missing_everywhere() const {
+  return count(proto::REPLICA_IN_SYNC) != 0 &&
+         std::all_of(replicas_.begin(), replicas_.end(), [](Replica const& replica) {
+           return replica.missing || replica.state != proto::REPLICA_IN_SYNC;
+         });
+}
+
 /// Who has no such chunk may have deleted it, because it was moved or its file is gone.
 void Chunk_io::judge_as_reader() {
+  if (is_missing_everywhere()) {
+    never_written_ = std::exchange(confirmed_, false);
+    if (!never_written_ && !std::exchange(confirming_, true)) host_.confirm_map(*this);
+    return;
+  }
   bool is_lacking = false;
   for (Replica& replica : replicas_) {
     if (!replica.missing && !replica.lost_writes) continue;
