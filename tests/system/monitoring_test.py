@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 
-from harness import BUILD, check, cluster, main, run
+from harness import BUILD, ROOT, check, cluster, main, run
 
 SAMPLE = re.compile(r'^([a-z_]+)(\{(?:[a-z]+="(?:[^"\\\n]|\\.)*",?)*\})? ([0-9.e+-]+)$')
 
@@ -66,6 +66,29 @@ def write(one, megabytes):
         run("nbdcopy", "--flush", path, one.uri("vm1"))
 
 
+def dashboard_asks_for_what_is_there(samples):
+    """Each metric of the Grafana dashboard, and each label that it sums by or shows."""
+    exported = {}
+    for sample in samples:
+        name, _, labels = sample.partition("{")
+        exported.setdefault(name, set()).update(re.findall(r'([a-z]+)="', labels))
+    with open(f"{ROOT}/scripts/service/grafana-dashboard.json", encoding="utf-8") as file:
+        targets = [target for panel in json.load(file)["panels"] for target in panel["targets"]]
+    for target in targets:
+        expression = target["expr"]
+        labels = set(re.findall(r"\{([a-z]+)[!=]", expression)
+                     + re.findall(r"\{\{([a-z]+)\}\}", target["legendFormat"])
+                     + ", ".join(re.findall(r"by \(([a-z, ]+)\)", expression)).split(", "))
+        names = re.findall(r"pstorage_[a-z_]+", expression)
+        check(names, f"the dashboard asks for nothing: {expression}")
+        for name in names:
+            check(name in exported, f"the dashboard asks for {name}, which no daemon exports")
+            # These two are Prometheus' own.
+            unknown = labels - exported[name] - {"", "instance", "job"}
+            check(not unknown, f"the dashboard asks for labels that {name} has not: {unknown}")
+    check("pstorage_mds_log_commit_duration_seconds_bucket" in str(targets), "the MDS' log")
+
+
 def until(condition, what, patience=30):
     end = time.monotonic() + patience
     while not condition():
@@ -100,6 +123,7 @@ def what_happens_is_counted_and_a_dead_server_is_told_of():
               and mds["pstorage_mds_log_commit_duration_seconds_sum"] > 0, "commits of the log")
         check(mds['pstorage_cluster_health{state="healthy"}'] == 1, "health")
         check(mds["pstorage_mds_is_master"] == 1 and mds["pstorage_cluster_clients"] == 1, "mds")
+        dashboard_asks_for_what_is_there([*nbd, *cs, *mds])
         for daemon in ("nbd", "cs1", "mds1"):
             check(get(address_of(one, daemon), "/healthz") == (200, "ok\n"), daemon)
             throw_garbage(address_of(one, daemon))

@@ -31,20 +31,8 @@ finish() {
 }
 trap finish EXIT
 
-# ---- a clean Debian, from where this machine gets its own packages
-# shellcheck disable=SC2016 # for apt-get
-mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' |
-  awk '{ print; exit }')
-[ -n "$mirror" ] || skip "apt knows no package source (run apt-get update)"
-suite=${mirror##* }
-debootstrap --variant=minbase "$suite" "$root" "${mirror% *}" >"$work/debootstrap.log" 2>&1 || {
-  tail -n 5 "$work/debootstrap.log"
-  skip "debootstrap does not work here"
-}
-rm --force "$root/etc/apt/sources.list"
-cp --recursive --no-target-directory /etc/apt "$root/etc/apt"
-cp --recursive /usr/share/keyrings/. "$root/usr/share/keyrings/"
-cp /etc/resolv.conf "$root/etc/resolv.conf"
+# ---- a clean Debian
+"$here/tests/system/clean_debian.sh" "$root" || exit
 
 mkdir "$root/debs"
 "$here/scripts/packages/build" "$root/debs" >/dev/null
@@ -53,7 +41,6 @@ version=$(dpkg-deb --field "$root"/debs/pstorage-client_*.deb Version)
 # ---- namespaces of its own; the network is only there for apt, before they are entered
 in_network() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive "$@"; }
 echo "== 1: apt install ./*.deb"
-in_network apt-get update --quiet --quiet
 in_network sh -c 'cd /debs && apt-get install --yes --quiet --quiet ./*.deb' >"$work/apt.log" 2>&1 || {
   tail -n 20 "$work/apt.log" >&2
   fail "apt install ./*.deb"
