@@ -136,7 +136,7 @@ Outcome<void> Containers::mount(std::string const& id, Mount_options const& opti
                                       " here, not mounted: 'pstorage-ct umount " + id + "' first");
   bool const read_only = options.is_read_only;
   if (!read_only && before.size_bytes < before.saved_size_bytes)
-    PS_CHECK(resize(id, before.saved_size_bytes));
+    PS_CHECK(resize(id, before.saved_size_bytes, options.way));
   PS_TRY(auto const device, attach(id, {}, read_only, options.way));
   auto const grown = read_only ? success() : grow_to_saved(device, before.saved_size_bytes);
   if (grown.has_error()) {

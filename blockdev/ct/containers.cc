@@ -212,13 +212,14 @@ class Containers::Attached {
   std::string const device_;
 };
 
-Outcome<void> Containers::resize(std::string const& id, std::uint64_t size_bytes) {
+Outcome<void> Containers::resize(std::string const& id, std::uint64_t size_bytes,
+                                 std::optional<Way> way) {
   PS_TRY(auto const before, state(id));
   if (!before.device.empty()) return resize_mounted(before, size_bytes);
   if (size_bytes > before.size_bytes) PS_CHECK(work_.resize(disk_of(id), size_bytes, false));
   std::string holder;
   {
-    PS_TRY(auto const device, attach(id, {}, false, std::nullopt));
+    PS_TRY(auto const device, attach(id, {}, false, way));
     Attached const attached(devices_, device);
     PS_TRY(holder, holder_of(id));
     PS_CHECK(resize_file_system(device, size_bytes));

@@ -80,7 +80,8 @@ class Containers {
 
   /// Grows a mounted or an unmounted one; shrinks the file system of an unmounted one, whose disk
   /// stays as large as it was.
-  Outcome<void> resize(std::string const& id, std::uint64_t size_bytes);
+  Outcome<void> resize(std::string const& id, std::uint64_t size_bytes,
+                       std::optional<Way> way = std::nullopt);
   /// The size that every later mount brings it to, also after a switch to a smaller snapshot.
   Outcome<void> save_size(std::string const& id, std::uint64_t size_bytes);
   /// Freezes the file system while it is taken, when it is mounted here.

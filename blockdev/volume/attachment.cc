@@ -57,7 +57,8 @@ std::optional<Attachment> read_note(std::uint32_t index) {
   found.volume = json.value("volume", "");
   found.server = json.value("server", "");
   found.keeper = json.value("keeper", 0);
-  found.is_kept = found.keeper > 0 && ::kill(found.keeper, 0) == 0;
+  // Who is not root may not signal it, and learns that it is there all the same.
+  found.is_kept = found.keeper > 0 && (::kill(found.keeper, 0) == 0 || errno == EPERM);
   return found;
 }
 
@@ -206,6 +207,8 @@ Outcome<Kept_device> Kept_device::take_over(Attachment orphan, Kernel_nbd kernel
 }
 
 void Kept_device::keep() {
+  std::error_code error;
+  std::filesystem::current_path("/", error);  // else it keeps busy what it was started in
   bool is_broken = false;
   while (is_attached(attachment_)) {
     is_broken |= kernel_.wait_for_death(attachment_.index, look_every);

@@ -85,7 +85,9 @@ KEEPER = """
 kill -9 $(pidof pstorage)
 says "101 exist dead" ct status 101
 fails "umount -f 101" ct umount 101
+cd /mnt  # the new keeper must not keep it busy
 says "works again" ct status --repair 101
+cd /
 says "101 exist mounted" ct status 101
 says "nothing to repair" ct status --repair 101
 kill $server
@@ -103,6 +105,9 @@ ct mount 101 -m /mnt -r
 [ "$(cat /sys/block/nbd0/ro)" = 1 ]
 cat /mnt/more /mnt/later
 kill -9 $(pidof pstorage)
+kill $server  # and now its connection, too
+wait $server
+serve
 ct umount -f 101
 """
 
