@@ -162,7 +162,8 @@ void Nbd_session::export_name_acquired(Outcome<client::Volume*> volume) {
   } else if (volume) {
     begin_transmission(volume.value());
     Encoder<10> head;
-    head.put(size_).put(transmission_flags(structured_, volume.value()->is_read_only()));
+    head.put(volume.value()->size_bytes())
+        .put(transmission_flags(structured_, volume.value()->is_read_only()));
     output_.push(head.bytes());
     if (!no_zeroes_) {
       static constexpr std::array<std::byte, 124> zeroes{};
@@ -299,7 +300,6 @@ void Nbd_session::begin_transmission(client::Volume* volume) {
   PS_ASSERT(volume_ == nullptr);
   io_ = &exports_.io_of(*volume);
   volume_ = volume;
-  size_ = volume->size_bytes();
   phase_ = Phase::transmission;
 }
 

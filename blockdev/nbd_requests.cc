@@ -96,7 +96,8 @@ Error Nbd_session::check(Request_header const& header) const {
   bool const changes =
       command == Command::write || command == Command::write_zeroes || command == Command::trim;
   if (changes && volume_->is_read_only()) return Error::perm;
-  if (!in_bounds(header.offset, header.length, size_)) {
+  // As large as it is now: a kernel's client is told of growth without connecting again.
+  if (!in_bounds(header.offset, header.length, volume_->size_bytes())) {
     bool const writes = command == Command::write || command == Command::write_zeroes;
     return writes ? Error::no_space : Error::invalid;
   }

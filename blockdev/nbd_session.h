@@ -160,9 +160,8 @@ class Nbd_session {
 
   client::Volume* volume_ = nullptr;
   Exports::Io* io_ = nullptr;  // of volume_
-  std::uint64_t size_ = 0;
-  bool lost_ = false;         // the lease is gone
-  bool large_write_ = false;  // large_header_'s payload is under way
+  bool lost_ = false;          // the lease is gone
+  bool large_write_ = false;   // large_header_'s payload is under way
   Request_header large_header_;
   std::size_t in_flight_ = 0;
   std::size_t bytes_in_flight_ = 0;

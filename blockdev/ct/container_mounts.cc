@@ -43,24 +43,17 @@ Outcome<void> Containers::await_release(std::string const& id, std::string const
   return success();
 }
 
-/// What this host has of it: loop devices on the disk view, and where they are mounted.
+/// What this host has of it, and where that is mounted.
 void Containers::add_devices(Container_state& result) {
-  auto const file = "/.disks/" + disk_of(result.id).name;
-  for (auto const& device : loop_devices()) {
-    auto const& backing = device.backing_file;
-    auto const snapshot = backing.find(file + "@");
-    if (!backing.ends_with(file) && snapshot == std::string::npos) continue;
+  for (auto const& device : devices_.find(disk_of(result.id).name)) {
     auto const mounts = find_mounts(read_text("/proc/self/mounts"), device.path);
     auto const mounted = mounts.empty() ? std::string() : mounts.front();
-    std::error_code error;
-    bool const is_dead = !std::filesystem::exists(backing, error);
-    if (snapshot != std::string::npos) {
-      auto const name = backing.substr(snapshot + file.size() + 1);
-      result.snapshots.push_back({name, device.path, mounted, is_dead});
+    if (!device.snapshot.empty()) {
+      result.snapshots.push_back({device.snapshot, device.path, mounted, device.is_dead});
       continue;
     }
     result.device = device.path;
-    result.is_dead = is_dead;
+    result.is_dead = device.is_dead;
     result.mounted = mounted;
   }
 }
@@ -119,51 +112,38 @@ Outcome<void> Containers::refuse_mounted_snapshot(std::string const& id,
 
 // ------------------------------------------------------------------ mounting
 
-Outcome<std::string> Containers::view_file(std::string const& id) {
-  auto const mount = find_cluster_mount(read_text("/proc/self/mounts"), cluster_);
-  if (mount.empty())
-    return failure(Errc::refused, "the cluster is not mounted here: 'pstorage-mount -c " +
-                                      cluster_ + " /mnt/" + cluster_ + "' first");
-  return mount + "/.disks/" + disk_of(id).name;
-}
-
 Outcome<std::string> Containers::attach(std::string const& id, std::string const& snapshot,
-                                        bool read_only) {
-  PS_TRY(auto file, view_file(id));
-  if (!snapshot.empty()) file += "@" + snapshot;
-  std::vector<std::string> command = {"losetup", "--find", "--show", "--direct-io=on"};
-  if (read_only) command.push_back("--read-only");
-  command.push_back(file);
-  std::string output;
-  PS_TRY(int const code, run_status(command, output));
-  if (code != 0) {
-    PS_TRY(auto const now_state, state(id));
-    if (!now_state.holder.empty() && snapshot.empty())
-      return failure(Errc::busy, "container '" + id + "' is in use by " + now_state.holder);
-    return failure(Errc::io_error, "losetup failed: " + output.substr(0, output.find('\n')));
-  }
-  return output.substr(0, output.find('\n'));
+                                        bool read_only, std::optional<Way> wish) {
+  PS_TRY(auto const way, devices_.choose(wish));
+  auto name = disk_of(id).name;
+  if (!snapshot.empty()) name += "@" + snapshot;
+  PS_TRY(auto const holder, holder_of(id));  // before this host's server may have it
+  auto const device = devices_.attach(way, name, read_only);
+  if (device.has_value() || holder.empty() || !snapshot.empty()) return device;
+  return failure(Errc::busy, "container '" + id + "' is in use by " + holder);
 }
 
-Outcome<void> Containers::mount(std::string const& id, std::string const& directory,
-                                bool read_only) {
+Outcome<void> Containers::mount(std::string const& id, Mount_options const& options) {
   PS_TRY(auto const before, state(id));
   if (!before.mounted.empty())
     return failure(Errc::busy, "container '" + id + "' is mounted on " + before.mounted);
   if (before.is_dead)
     return failure(Errc::refused, "container '" + id +
-                                      "' has a dead device here: 'pstorage-ct "
-                                      "status " +
-                                      id + " --repair' first");
+                                      "' has a dead device here: 'pstorage-ct status " + id +
+                                      " --repair' first");
+  if (!before.device.empty())
+    return failure(Errc::refused, "container '" + id + "' has " + before.device +
+                                      " here, not mounted: 'pstorage-ct umount " + id + "' first");
+  bool const read_only = options.is_read_only;
   if (!read_only && before.size_bytes < before.saved_size_bytes)
-    PS_CHECK(resize(id, before.saved_size_bytes));
-  PS_TRY(auto const device, attach(id, {}, read_only));
+    PS_CHECK(resize(id, before.saved_size_bytes, options.way));
+  PS_TRY(auto const device, attach(id, {}, read_only, options.way));
   auto const grown = read_only ? success() : grow_to_saved(device, before.saved_size_bytes);
   if (grown.has_error()) {
     PS_CHECK(detach(device, {}));
     return grown.error();
   }
-  return mount_device(device, directory, read_only ? "ro" : "rw");
+  return mount_device(device, options.directory, read_only ? "ro" : "rw");
 }
 
 /// The file system of a snapshot from before the disk grew.
@@ -186,38 +166,40 @@ Outcome<void> Containers::mount_device(std::string const& device, std::string co
 
 Outcome<void> Containers::detach(std::string const& device, std::string const& mounted) {
   if (!mounted.empty()) PS_CHECK(run({"umount", mounted}));
-  PS_CHECK(run({"losetup", "--detach", device}));
-  return success();
+  return devices_.detach(device);
 }
 
 Outcome<void> Containers::unmount(std::string const& id, bool force) {
   PS_TRY(auto const before, state(id));
   if (before.device.empty())
     return failure(Errc::refused, "container '" + id + "' is not mounted here");
-  if (before.is_dead) {
-    if (force) {
-      PS_CHECK(repair(id));
-      return success();
-    }
+  if (before.is_dead && !force)
     return failure(Errc::refused, "the mount of container '" + id +
                                       "' is dead: 'pstorage-ct umount -f " + id + "'");
-  }
+  // What can still be written back is: a dead one may have lost no more than its keeper.
+  bool const works =
+      before.is_dead ? devices_.revive(before.device) : !force || devices_.is_served(before.device);
+  if (!works) return devices_.remove(before.device);
   PS_CHECK(detach(before.device, before.mounted));
   return await_release(id, before.holder);
 }
 
-Outcome<bool> Containers::repair(std::string const& id) {
+Outcome<Repaired> Containers::repair(std::string const& id) {
   PS_TRY(auto const before, state(id));
   std::vector<std::string> dead;
   if (before.is_dead) dead.push_back(before.device);
   for (auto const& one : before.snapshots)
     if (one.is_dead) dead.push_back(one.device);
+  Repaired result;
   for (auto const& device : dead) {
-    for (auto const& place : find_mounts(read_text("/proc/self/mounts"), device))
-      PS_CHECK(run({"umount", "--lazy", place}));
-    PS_CHECK(run({"losetup", "--detach", device}));
+    if (devices_.revive(device)) {
+      ++result.revived;
+      continue;
+    }
+    PS_CHECK(devices_.remove(device));
+    ++result.removed;
   }
-  return !dead.empty();
+  return result;
 }
 
 }  // namespace pstorage::ct

@@ -197,10 +197,10 @@ Outcome<void> Containers::clone(std::string const& id, std::string const& copy, 
 
 class Containers::Attached {
  public:
-  explicit Attached(std::string device) : device_(std::move(device)) {}
+  Attached(Devices const& devices, std::string device)
+      : devices_(devices), device_(std::move(device)) {}
   ~Attached() {
-    std::string output;
-    auto const detached = run_status({"losetup", "--detach", device_}, output);
+    auto const detached = devices_.detach(device_);
     (void)detached;  // status shows what is left
   }
   Attached(Attached const&) = delete;
@@ -208,32 +208,38 @@ class Containers::Attached {
   std::string const& device() const { return device_; }
 
  private:
+  Devices const& devices_;
   std::string const device_;
 };
 
-Outcome<void> Containers::resize(std::string const& id, std::uint64_t size_bytes) {
+Outcome<void> Containers::resize(std::string const& id, std::uint64_t size_bytes,
+                                 std::optional<Way> way) {
   PS_TRY(auto const before, state(id));
-  if (size_bytes == before.size_bytes) return success();
-  bool const grows = size_bytes > before.size_bytes;
-  if (!before.device.empty()) {
-    if (!grows)
-      return failure(Errc::refused,
-                     "a mounted container cannot shrink: 'pstorage-ct umount " + id + "' first");
-    PS_CHECK(work_.resize(disk_of(id), size_bytes, false));
-    PS_CHECK(run({"losetup", "--set-capacity", before.device}));
-    PS_CHECK(run({"resize2fs", before.device}));
-    return success();
-  }
-  if (grows) PS_CHECK(work_.resize(disk_of(id), size_bytes, false));
+  if (!before.device.empty()) return resize_mounted(before, size_bytes);
+  if (size_bytes > before.size_bytes) PS_CHECK(work_.resize(disk_of(id), size_bytes, false));
   std::string holder;
   {
-    PS_TRY(auto const device, attach(id, {}, false));
-    Attached const attached(device);
+    PS_TRY(auto const device, attach(id, {}, false, way));
+    Attached const attached(devices_, device);
     PS_TRY(holder, holder_of(id));
     PS_CHECK(resize_file_system(device, size_bytes));
+    // An image does not shrink: what the file system has left takes no space.
+    if (size_bytes < before.size_bytes)
+      PS_CHECK(run({"blkdiscard", "--offset", std::to_string(size_bytes), device}));
   }
-  PS_CHECK(await_release(id, holder));
-  if (!grows) PS_CHECK(work_.resize(disk_of(id), size_bytes, true));
+  return await_release(id, holder);
+}
+
+Outcome<void> Containers::resize_mounted(Container_state const& before, std::uint64_t size_bytes) {
+  PS_TRY(auto const used_bytes, file_system_bytes(before.device));
+  if (size_bytes < used_bytes)
+    return failure(Errc::refused, "a mounted container cannot shrink: 'pstorage-ct umount " +
+                                      before.id + "' first");
+  if (size_bytes > before.size_bytes) {
+    PS_CHECK(work_.resize(disk_of(before.id), size_bytes, false));
+    PS_CHECK(devices_.grow(before.device, size_bytes));
+  }
+  PS_CHECK(run({"resize2fs", before.device, std::to_string(size_bytes / 1024) + "K"}));
   return success();
 }
 
@@ -272,12 +278,12 @@ Outcome<void> Containers::remove_snapshot(std::string const& id, std::string con
 }
 
 Outcome<void> Containers::mount_snapshot(std::string const& id, std::string const& snapshot,
-                                         std::string const& directory) {
+                                         Mount_options const& options) {
   PS_TRY(auto const before, state(id));
   PS_CHECK(refuse_mounted_snapshot(id, snapshot));
-  PS_TRY(auto const device, attach(id, snapshot, true));
+  PS_TRY(auto const device, attach(id, snapshot, true, options.way));
   // Taken while it was mounted on another host it may have a journal to replay: nothing is written.
-  return mount_device(device, directory, "ro,noload");
+  return mount_device(device, options.directory, "ro,noload");
 }
 
 Outcome<void> Containers::unmount_snapshot(std::string const& id, std::string const& snapshot) {

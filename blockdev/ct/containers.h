@@ -1,11 +1,12 @@
 // Containers of the cluster: /volumes/private/CTID/root.hdd is the disk of one. What is done to it
-// at rest goes through the volume; in use, through pstorage-mount's disk view and a loop device.
+// at rest goes through the volume; in use, through a device of this host (devices.h).
 #pragma once
 
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "blockdev/ct/devices.h"
 #include "blockdev/volume/volume_work.h"
 
 namespace pstorage::ct {
@@ -32,10 +33,23 @@ struct Container_state {
   std::uint64_t size_bytes = 0;
   std::string device;                  // of this host; empty: none
   std::string mounted;                 // where; empty: nowhere here
-  bool is_dead = false;                // the device has lost its volume
+  bool is_dead = false;                // as of Device
   std::string holder;                  // who has it open; empty: nobody
   std::uint64_t saved_size_bytes = 0;  // what a mount grows it to; 0: nothing was saved
   std::vector<Mounted_snapshot> snapshots;
+};
+
+/// Where and how something is mounted.
+struct Mount_options {
+  std::string directory;
+  bool is_read_only = false;
+  std::optional<Way> way;  // nothing: what this host has
+};
+
+/// What became of dead devices.
+struct Repaired {
+  std::size_t revived = 0;  // the volume is there: they are kept connected again
+  std::size_t removed = 0;  // with their mounts
 };
 
 /// The directory of all containers.
@@ -47,7 +61,7 @@ inline constexpr char const* saved_size_property = "ct.diskspace";
 class Containers {
  public:
   Containers(volume::Tool_session& session, std::string cluster)
-      : session_(session), work_(session), cluster_(std::move(cluster)) {}
+      : session_(session), work_(session), devices_(std::move(cluster)) {}
 
   Outcome<void> create(New_container const& container);
   Outcome<void> destroy(std::string const& id);
@@ -58,14 +72,16 @@ class Containers {
   Outcome<std::vector<Container_state>> list();
 
   /// Grows to its saved size what is smaller. Errors: busy, naming the host that has it.
-  Outcome<void> mount(std::string const& id, std::string const& directory, bool read_only);
-  /// `force`: also what a dead mount has left.
+  Outcome<void> mount(std::string const& id, Mount_options const& options);
+  /// `force`: also what a dead mount has left, and what nobody serves now.
   Outcome<void> unmount(std::string const& id, bool force);
-  /// Takes devices without a volume away, with their mounts; true: there were some.
-  Outcome<bool> repair(std::string const& id);
+  /// Dead devices work again, or go away with their mounts.
+  Outcome<Repaired> repair(std::string const& id);
 
-  /// Grows a mounted or an unmounted one, shrinks an unmounted one.
-  Outcome<void> resize(std::string const& id, std::uint64_t size_bytes);
+  /// Grows a mounted or an unmounted one; shrinks the file system of an unmounted one, whose disk
+  /// stays as large as it was.
+  Outcome<void> resize(std::string const& id, std::uint64_t size_bytes,
+                       std::optional<Way> way = std::nullopt);
   /// The size that every later mount brings it to, also after a switch to a smaller snapshot.
   Outcome<void> save_size(std::string const& id, std::uint64_t size_bytes);
   /// Freezes the file system while it is taken, when it is mounted here.
@@ -75,7 +91,7 @@ class Containers {
   Outcome<void> remove_snapshot(std::string const& id, std::string const& snapshot);
   /// Read-only. Errors: exists, when it is mounted here.
   Outcome<void> mount_snapshot(std::string const& id, std::string const& snapshot,
-                               std::string const& directory);
+                               Mount_options const& options);
   Outcome<void> unmount_snapshot(std::string const& id, std::string const& snapshot);
   /// Gives back what the file system does not use; bytes of one replica before and after.
   Outcome<std::pair<std::uint64_t, std::uint64_t>> compact(std::string const& id);
@@ -83,19 +99,20 @@ class Containers {
   Outcome<void> clone(std::string const& id, std::string const& copy, bool linked);
 
  private:
-  /// A loop device on the disk view for as long as the object lives.
+  /// A device for as long as the object lives.
   class Attached;
 
   static volume::Volume_name disk_of(std::string const& id);
-  Outcome<std::string> view_file(std::string const& id);
-  Outcome<std::string> attach(std::string const& id, std::string const& snapshot, bool read_only);
+  Outcome<std::string> attach(std::string const& id, std::string const& snapshot, bool read_only,
+                              std::optional<Way> wish);
   Outcome<void> mount_device(std::string const& device, std::string const& directory,
                              std::string const& options);
   Outcome<void> detach(std::string const& device, std::string const& mounted);
   Outcome<void> grow_to_saved(std::string const& device, std::uint64_t saved_bytes);
   Outcome<std::string> holder_of(std::string const& id);
   Outcome<void> await_release(std::string const& id, std::string const& holder);
-  static void add_devices(Container_state& result);
+  Outcome<void> resize_mounted(Container_state const& before, std::uint64_t size_bytes);
+  void add_devices(Container_state& result);
   Outcome<void> refuse_mounted(std::string const& id, std::string const& what);
   Outcome<void> refuse_mounted_snapshot(std::string const& id, std::string const& snapshot);
   Outcome<void> give_name(std::string const& made, std::string const& id);
@@ -106,7 +123,7 @@ class Containers {
 
   volume::Tool_session& session_;
   volume::Volume_work work_;
-  std::string const cluster_;
+  Devices const devices_;
 };
 
 }  // namespace pstorage::ct

@@ -23,6 +23,7 @@ struct Options {
   std::string template_path;
   std::string file_system = "ext4";
   std::string directory;
+  std::string way;
   bool json = false;
   bool force = false;
   bool repair = false;
@@ -36,6 +37,12 @@ using Work = std::function<Outcome<void>(Containers&)>;
 std::string root_of(Options const& options) {
   auto const name = options.other.empty() ? options.id : options.id + "@" + options.other;
   return options.directory.empty() ? "/vz/root/" + name : options.directory;
+}
+
+Outcome<Mount_options> mount_options(Options const& options) {
+  Mount_options result{root_of(options), options.read_only, {}};
+  PS_TRY(result.way, parse_way(options.way));
+  return result;
 }
 
 nlohmann::json to_json(Container_state const& state) {
@@ -76,16 +83,22 @@ void print_states(std::vector<Container_state> const& states, bool json) {
   std::vector<std::vector<std::string>> rows;
   for (auto const& state : states)
     rows.push_back({state.id, format_size(state.size_bytes), state_word(state),
+                    state.device.empty() ? "-" : state.device,
                     state.mounted.empty() ? "-" : state.mounted,
                     state.holder.empty() ? "-" : state.holder});
-  cli::print_table({"CTID", ">SIZE", "STATE", "ROOT", "IN USE BY"}, rows);
+  cli::print_table({"CTID", ">SIZE", "STATE", "DEVICE", "ROOT", "IN USE BY"}, rows);
+}
+
+void print_repaired(Repaired const& repaired) {
+  if (repaired.revived > 0) std::cout << "the mount works again\n";
+  if (repaired.removed > 0) std::cout << "the dead mount is gone\n";
+  if (repaired.revived + repaired.removed == 0) std::cout << "there is nothing to repair\n";
 }
 
 Outcome<void> show_status(Containers& containers, Options const& options) {
   if (options.repair) {
-    PS_TRY(bool const repaired, containers.repair(options.id));
-    if (!options.json)
-      std::cout << (repaired ? "the dead mount is gone\n" : "there is nothing to repair\n");
+    PS_TRY(auto const repaired, containers.repair(options.id));
+    if (!options.json) print_repaired(repaired);
   }
   PS_TRY(auto const state, containers.state(options.id));
   if (options.json)
@@ -152,6 +165,14 @@ class Program {
     return command;
   }
 
+  void add_way(CLI::App* mount) {
+    mount
+        ->add_option(
+            "--via", options_.way,
+            "nbd: the kernel's client; fuse: pstorage-mount (default: nbd, where there is)")
+        ->check(CLI::IsMember({"nbd", "fuse"}));
+  }
+
   void add_life() {
     auto* const create =
         add("create", "Make a container", true, [this](Containers& all) -> Outcome<void> {
@@ -198,11 +219,13 @@ class Program {
   }
 
   void add_use() {
-    auto* const mount =
-        add("mount", "Mount a container's file system", true, [this](Containers& all) {
-          return all.mount(options_.id, root_of(options_), options_.read_only);
-        });
+    auto* const mount = add("mount", "Mount a container's file system", true,
+                            [this](Containers& all) -> Outcome<void> {
+                              PS_TRY(auto const how, mount_options(options_));
+                              return all.mount(options_.id, how);
+                            });
     mount->add_option("-m,--mount-point", options_.directory, "Directory (/vz/root/CTID)");
+    add_way(mount);
     mount->add_flag("-r,--read-only", options_.read_only, "Read-only");
     auto* const unmount = add("umount", "Unmount it", true, [this](Containers& all) {
       return all.unmount(options_.id, options_.force);
@@ -210,7 +233,7 @@ class Program {
     unmount->add_flag("-f,--force", options_.force, "Also what a dead mount has left");
     auto* const status = add("status", "Does it exist, is it mounted", true,
                              [this](Containers& all) { return show_status(all, options_); });
-    status->add_flag("--repair", options_.repair, "Take away what a dead mount has left");
+    status->add_flag("--repair", options_.repair, "Make a dead mount work again, or take it away");
     auto* const set =
         add("set", "Change a container", true, [this](Containers& all) -> Outcome<void> {
           PS_TRY(auto const size, size_of(options_.size));
@@ -238,12 +261,14 @@ class Program {
       return all.remove_snapshot(options_.id, options_.other);
     });
     remove->add_option("SNAPSHOT", options_.other, "Name or UUID")->required();
-    auto* const mount =
-        add("snapshot-mount", "Mount a snapshot, read-only", true, [this](Containers& all) {
-          return all.mount_snapshot(options_.id, options_.other, root_of(options_));
-        });
+    auto* const mount = add("snapshot-mount", "Mount a snapshot, read-only", true,
+                            [this](Containers& all) -> Outcome<void> {
+                              PS_TRY(auto const how, mount_options(options_));
+                              return all.mount_snapshot(options_.id, options_.other, how);
+                            });
     mount->add_option("SNAPSHOT", options_.other, "Name or UUID")->required();
     mount->add_option("-m,--mount-point", options_.directory, "Directory (/vz/root/CTID@SNAPSHOT)");
+    add_way(mount);
     auto* const unmount = add("snapshot-umount", "Unmount it", true, [this](Containers& all) {
       return all.unmount_snapshot(options_.id, options_.other);
     });

@@ -23,17 +23,19 @@ Outcome<void> attach(Volume_cli& cli, Volume_options const& options) {
   PS_TRY(wanted.cluster, cli.cli().cluster());
   PS_TRY(auto const name, parse_volume_name(options.name));
   wanted.volume = name.snapshot.empty() ? name.name : name.name + "@" + name.snapshot;
-  wanted.server = options.server.empty() ? "unix:/run/pstorage/" + wanted.cluster + "/nbd.sock"
-                                         : options.server;
-  std::optional<std::uint32_t> index;
+  wanted.server = options.server.empty() ? default_server(wanted.cluster) : options.server;
+  Attach_options how;
+  how.is_read_only = options.is_read_only;
+  how.timeout_s = options.timeout_s;
+  how.patience_s = options.patience_s;
   if (!options.other.empty()) {
-    index = device_index(options.other);
-    if (!index)
+    how.index = device_index(options.other);
+    if (!how.index)
       return failure(Errc::bad_request,
                      "bad device '" + options.other + "': /dev/nbd0, /dev/nbd1, ...");
   }
   cli::Daemon_start start(true);
-  auto kept = Kept_device::attach(std::move(wanted), index, options.timeout_s, options.patience_s);
+  auto kept = Kept_device::attach(std::move(wanted), how);
   if (!kept.has_value()) {
     start.failed("pstorage", kept.error().text);
     return success();  // said by the process that the user waits for
@@ -90,6 +92,7 @@ void add_attach_commands(Shared_cli const& cli, Shared_options const& options, C
   attach_command->add_option("DEVICE", options->other, "/dev/nbdN (default: one that is free)");
   attach_command->add_option("--server", options->server,
                              "ADDR[:PORT] or unix:PATH of pstorage-nbd (default: this host's)");
+  attach_command->add_flag("--read-only", options->is_read_only, "The device refuses writes");
   attach_command
       ->add_option("--timeout", options->timeout_s,
                    "A request without an answer for so many seconds is sent again")

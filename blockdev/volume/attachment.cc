@@ -25,6 +25,7 @@ constexpr std::size_t note_bytes_max = 4096;
 constexpr std::uint16_t nbd_port = 10809;
 constexpr Duration negotiation_max = std::chrono::seconds(30);
 constexpr Duration detach_max = std::chrono::seconds(30);
+constexpr Duration growth_max = std::chrono::seconds(30);
 constexpr Duration look_every = std::chrono::milliseconds(500);
 constexpr auto pause = std::chrono::milliseconds(50);
 
@@ -56,7 +57,8 @@ std::optional<Attachment> read_note(std::uint32_t index) {
   found.volume = json.value("volume", "");
   found.server = json.value("server", "");
   found.keeper = json.value("keeper", 0);
-  found.is_kept = found.keeper > 0 && ::kill(found.keeper, 0) == 0;
+  // Who is not root may not signal it, and learns that it is there all the same.
+  found.is_kept = found.keeper > 0 && (::kill(found.keeper, 0) == 0 || errno == EPERM);
   return found;
 }
 
@@ -108,6 +110,10 @@ Outcome<void> await_ready(nbd_handle* handle, std::string const& what) {
 
 }  // namespace
 
+std::string default_server(std::string const& cluster) {
+  return "unix:/run/pstorage/" + cluster + "/nbd.sock";
+}
+
 std::vector<Attachment> attachments() {
   std::vector<Attachment> found;
   std::error_code error;
@@ -158,21 +164,27 @@ Outcome<Negotiated> negotiate(Address const& server, std::string const& volume) 
   return result;
 }
 
-Outcome<Kept_device> Kept_device::attach(Attachment wanted, std::optional<std::uint32_t> index,
-                                         std::uint64_t timeout_s, std::uint64_t patience_s) {
+Outcome<Kept_device> Kept_device::attach(Attachment wanted, Attach_options const& options) {
   PS_TRY(auto kernel, Kernel_nbd::open());
-  for (auto const& one : attachments())
-    if (one.identifier() == wanted.identifier())
+  for (auto const& one : attachments()) {
+    if (one.identifier() != wanted.identifier()) continue;
+    bool const is_meant = !options.index || *options.index == one.index;
+    if (one.is_kept || !is_meant)
       return failure(Errc::busy,
                      "'" + one.volume + "' is attached as " + one.device() + " already");
+    wanted.index = one.index;
+    return take_over(std::move(wanted), std::move(kernel));
+  }
   PS_TRY(auto const server, Address::parse(wanted.server, nbd_port));
   PS_TRY(auto const connection, negotiate(server, wanted.volume));
-  PS_TRY(wanted.index, kernel.connect({.size_bytes = connection.size_bytes,
-                                       .flags = connection.flags,
-                                       .timeout_s = timeout_s,
-                                       .patience_s = patience_s,
-                                       .identifier = wanted.identifier()},
-                                      connection.socket.get(), index));
+  auto const read_only = options.is_read_only ? nbd::can_read_only : std::uint16_t{0};
+  PS_TRY(wanted.index,
+         kernel.connect({.size_bytes = connection.size_bytes,
+                         .flags = static_cast<std::uint16_t>(connection.flags | read_only),
+                         .timeout_s = options.timeout_s,
+                         .patience_s = options.patience_s,
+                         .identifier = wanted.identifier()},
+                        connection.socket.get(), options.index));
   wanted.keeper = ::getpid();
   if (auto noted = write_note(wanted); !noted.has_value()) {
     PS_CHECK(kernel.disconnect(wanted.index));
@@ -181,7 +193,22 @@ Outcome<Kept_device> Kept_device::attach(Attachment wanted, std::optional<std::u
   return Kept_device(std::move(wanted), std::move(kernel));
 }
 
+Outcome<Kept_device> Kept_device::take_over(Attachment orphan, Kernel_nbd kernel) {
+  Kept_device kept(std::move(orphan), std::move(kernel));
+  auto& mine = kept.attachment_;
+  PS_TRY(auto const server, Address::parse(mine.server, nbd_port));
+  PS_TRY(auto const connection, negotiate(server, mine.volume));
+  mine.keeper = ::getpid();
+  PS_CHECK(write_note(mine));
+  PS_CHECK(
+      kept.kernel_.reconnect({.size_bytes = connection.size_bytes, .identifier = mine.identifier()},
+                             connection.socket.get(), mine.index));
+  return kept;
+}
+
 void Kept_device::keep() {
+  std::error_code error;
+  std::filesystem::current_path("/", error);  // else it keeps busy what it was started in
   bool is_broken = false;
   while (is_attached(attachment_)) {
     is_broken |= kernel_.wait_for_death(attachment_.index, look_every);
@@ -214,12 +241,36 @@ Outcome<void> detach(Attachment const& attachment) {
   if (auto flushed = make_durable(attachment.device()); !flushed.has_value())
     return failure(flushed.error().code, flushed.error().text + "; it stays attached");
   PS_CHECK(kernel.disconnect(attachment.index));
+  return await_end(attachment);
+}
+
+Outcome<void> cut_off(Attachment const& attachment) {
+  PS_TRY(auto kernel, Kernel_nbd::open());
+  return kernel.disconnect(attachment.index);
+}
+
+Outcome<void> await_end(Attachment const& attachment) {
   for (auto left = detach_max; is_attached(attachment); left -= pause) {
     if (left <= Duration{0})
       return failure(Errc::timed_out, attachment.device() + " does not go away");
     std::this_thread::sleep_for(pause);
   }
   return success();
+}
+
+Outcome<void> show_growth(Attachment const& attachment, std::uint64_t size_bytes) {
+  PS_TRY(auto kernel, Kernel_nbd::open());
+  PS_TRY(auto const server, Address::parse(attachment.server, nbd_port));
+  // The server lends a volume for the change, and knows of it once it has it back.
+  for (auto left = growth_max;; left -= pause) {
+    PS_TRY(auto const connection, negotiate(server, attachment.volume));
+    if (connection.size_bytes >= size_bytes)
+      return kernel.resize(attachment.identifier(), connection.size_bytes, attachment.index);
+    if (left <= Duration{0})
+      return failure(Errc::timed_out, "the server at " + server.text() + " does not see that '" +
+                                          attachment.volume + "' has grown");
+    std::this_thread::sleep_for(pause);
+  }
 }
 
 }  // namespace pstorage::volume

@@ -24,6 +24,8 @@ struct Attachment {
   std::string identifier() const { return "pstorage:" + cluster + "/" + volume; }
 };
 
+/// Where this host's pstorage-nbd serves `cluster`, as Address::parse takes it.
+std::string default_server(std::string const& cluster);
 /// Those that the kernel still has, by index; notes of others are removed.
 std::vector<Attachment> attachments();
 /// "/dev/nbd3" -> 3; nothing for what is no such name.
@@ -38,13 +40,20 @@ struct Negotiated {
 };
 Outcome<Negotiated> negotiate(Address const& server, std::string const& volume);
 
+/// How a volume is attached.
+struct Attach_options {
+  std::optional<std::uint32_t> index;  // of the device; nothing: a free one
+  bool is_read_only = false;
+  std::uint64_t timeout_s = 0;   // as Kernel_connection
+  std::uint64_t patience_s = 0;  // as Kernel_connection
+};
+
 /// One attached volume, in the process that keeps it connected.
 class Kept_device {
  public:
-  /// `timeout_s`, `patience_s`: as Kernel_connection. Errors: as negotiate() and
-  /// Kernel_nbd::connect(); busy (attached already).
-  static Outcome<Kept_device> attach(Attachment wanted, std::optional<std::uint32_t> index,
-                                     std::uint64_t timeout_s, std::uint64_t patience_s);
+  /// A device of this volume that has lost its keeper gets this one, and stays as it was attached.
+  /// Errors: as negotiate() and Kernel_nbd::connect(); busy (attached already).
+  static Outcome<Kept_device> attach(Attachment wanted, Attach_options const& options);
   Attachment const& attachment() const { return attachment_; }
   /// Connects the device again whenever its connection breaks; returns when it was detached.
   void keep();
@@ -52,6 +61,7 @@ class Kept_device {
  private:
   Kept_device(Attachment attachment, Kernel_nbd kernel)
       : attachment_(std::move(attachment)), kernel_(std::move(kernel)) {}
+  static Outcome<Kept_device> take_over(Attachment orphan, Kernel_nbd kernel);
   bool connect_again();
 
   Attachment attachment_;
@@ -61,5 +71,13 @@ class Kept_device {
 /// Takes the device away; everything written is flushed before. Errors: busy (mounted, or held by
 /// something else), the system's.
 Outcome<void> detach(Attachment const& attachment);
+/// Cuts the device off from its volume, whoever uses it: what is under way, and all that comes,
+/// fails; what was not flushed is lost. Errors: the system's.
+Outcome<void> cut_off(Attachment const& attachment);
+/// Waits until the last user of a device that was cut off has closed it. Errors: timed_out.
+Outcome<void> await_end(Attachment const& attachment);
+/// Shows the device's users that the volume has grown to `size_bytes`, as soon as its server says
+/// so. Errors: as negotiate(); timed_out; the system's.
+Outcome<void> show_growth(Attachment const& attachment, std::uint64_t size_bytes);
 
 }  // namespace pstorage::volume

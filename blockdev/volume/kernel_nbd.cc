@@ -254,6 +254,15 @@ Outcome<void> Kernel_nbd::reconnect(Kernel_connection const& connection, int soc
   return call(message, "cannot connect /dev/nbd" + std::to_string(index) + " again");
 }
 
+Outcome<void> Kernel_nbd::resize(std::string const& identifier, std::uint64_t size_bytes,
+                                 std::uint32_t index) {
+  Netlink_message message(family_, NBD_CMD_RECONFIGURE, NLM_F_ACK);
+  message.add(NBD_ATTR_INDEX, index);
+  message.add(NBD_ATTR_SIZE_BYTES, size_bytes);
+  message.add(NBD_ATTR_BACKEND_IDENTIFIER, identifier);
+  return call(message, "cannot change the size of /dev/nbd" + std::to_string(index));
+}
+
 Outcome<void> Kernel_nbd::disconnect(std::uint32_t index) {
   Netlink_message message(family_, NBD_CMD_DISCONNECT, NLM_F_ACK);
   message.add(NBD_ATTR_INDEX, index);

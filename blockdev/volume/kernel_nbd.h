@@ -51,8 +51,12 @@ class Kernel_nbd {
   /// Errors: busy (the device is in use), the system's.
   Outcome<std::uint32_t> connect(Kernel_connection const& connection, int socket,
                                  std::optional<std::uint32_t> index);
-  /// Gives a device whose connection broke another one. Errors: the system's.
+  /// Gives a device whose connection broke another one; one that is connected keeps its own.
+  /// Errors: the system's.
   Outcome<void> reconnect(Kernel_connection const& connection, int socket, std::uint32_t index);
+  /// Tells the device how large it is now. Errors: the system's.
+  Outcome<void> resize(std::string const& identifier, std::uint64_t size_bytes,
+                       std::uint32_t index);
   /// Errors: the system's.
   Outcome<void> disconnect(std::uint32_t index);
   /// Waits for the kernel to tell that a connection of the device broke, at most `patience`.

@@ -31,6 +31,7 @@ struct Volume_options {
   bool now = false;
   bool repairs = false;
   bool purges = false;
+  bool is_read_only = false;
   Limit_options limits;
   std::string server;  // that serves an attached volume
   std::string allowed_for = "10m";

@@ -107,6 +107,21 @@ TEST(Nbd_requests, Cache_is_answered) {
   EXPECT_EQ(client.error_for(Client::request(Command::cache, 1, 0, 1u << 20)), Error::none);
 }
 
+TEST(Nbd_requests, A_client_may_use_what_was_added_while_it_was_connected) {
+  Client client;
+  client.go();
+  std::uint64_t const old_size = 1u << 20;
+  EXPECT_EQ(client.error_for(write_request(1, old_size, 4096, 'x')), Error::no_space);
+  client.disk.size = 2 * old_size;
+  // Somebody else opens it, and with that the server hears of its size.
+  client.exports.acquire("disk", [&client](Outcome<client::Volume*> const& volume) {
+    if (volume.has_value()) client.exports.release(*volume.value());
+  });
+  client.loop.run();
+  EXPECT_EQ(client.error_for(write_request(2, old_size, 4096, 'x')), Error::none);
+  EXPECT_EQ(client.error_for(write_request(3, 2 * old_size, 4096, 'x')), Error::no_space);
+}
+
 TEST(Nbd_requests, What_lies_outside_is_refused) {
   Client client;
   client.go();

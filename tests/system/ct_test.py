@@ -223,8 +223,16 @@ def grown_and_killed(ct, mnt):
     # The lease of the dead one has to end first.
     until(lambda: ct("mount", "101", "-m", ct.root, ok=False)[0] == 0, "mounted again")
     check(os.path.getsize(os.path.join(ct.root, "flushed")) == 100_000, "flushed data is lost")
+    code, text = ct("set", "101", "--diskspace", "11G", ok=False)
+    check(code == 1 and "umount" in text, f"shrinking while mounted: {text}")
     ct("umount", "101")
+    ct("set", "101", "--diskspace", "11G")
     run("e2fsck", "-f", "-n", mnt / ".disks/private/101/root.hdd")
+    ct("mount", "101", "-r", "-m", ct.root)
+    size = os.statvfs(ct.root)
+    check(size.f_blocks * size.f_frsize < 11 << 30, f"size after shrinking: {size}")
+    check(os.path.getsize(os.path.join(ct.root, "flushed")) == 100_000, "data lost by shrinking")
+    ct("umount", "101")
     ct("destroy", "101")
 
 

@@ -84,6 +84,14 @@ host restart SIGTERM
 host restart SIGKILL
 wait $writer || {{ cat /tmp/fio; exit 1; }}
 pstorage -c dev volume attached
+# A keeper that was killed is replaced under the mounted file system, and does what it did.
+kill -9 $(pidof pstorage)
+pstorage -c dev volume attached --json | tr -d ' \n' | grep -q '"keeper":null'
+attach
+pstorage -c dev volume attached --json | tr -d ' \n' | grep -q '"keeper":[0-9]'
+host restart SIGTERM
+echo after >/mnt/after
+sync
 umount /mnt
 e2fsck -fn $disk
 detach
@@ -92,6 +100,9 @@ while pidof pstorage; do usleep 100000; done  # the keeper goes with its device
 pstorage -c dev volume attach vm1@before --server $server | grep -q /dev/nbd
 [ "$(cat /sys/block/nbd0/ro)" = 1 ]
 pstorage -c dev volume detach vm1@before
+pstorage -c dev volume attach vm1 --read-only --server $server | grep -q /dev/nbd
+[ "$(cat /sys/block/nbd0/ro)" = 1 ]
+pstorage -c dev volume detach vm1
 """
 
 
