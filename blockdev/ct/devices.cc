@@ -1,5 +1,7 @@
 #include "blockdev/ct/devices.h"
 
+#include <fcntl.h>
+
 #include <filesystem>
 
 #include "blockdev/ct/tools.h"
@@ -84,9 +86,16 @@ Outcome<Way> Devices::choose(std::optional<Way> wish) const {
 Outcome<std::string> Devices::attach(Way way, std::string const& volume, bool read_only) const {
   if (way == Way::nbd) return attach_to_kernel(volume, volume::default_server(cluster_), read_only);
   auto const view = find_cluster_mount(read_text("/proc/self/mounts"), cluster_);
+  auto const path = view + "/.disks/" + volume;
+  // losetup takes a busy file for a busy device, and tries for two minutes.
+  File_descriptor const file(::open(path.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC));
+  if (!file) {
+    std::error_code const error(errno, std::system_category());
+    return failure(error, "cannot open " + path + ": " + error.message());
+  }
   std::vector<std::string> command = {"losetup", "--find", "--show", "--direct-io=on"};
   if (read_only) command.push_back("--read-only");
-  command.push_back(view + "/.disks/" + volume);
+  command.push_back(path);
   std::string output;
   PS_TRY(int const code, run_status(command, output));
   if (code != 0) return failure(Errc::io_error, "losetup failed: " + first_line(output));

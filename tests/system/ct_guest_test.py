@@ -153,7 +153,9 @@ def a_container_over_kernel_nbd():
         ct("create", "101", "-s", "32M")
 
         def refused():
-            code, text = ct("mount", "101", "-m", ct.root, ok=False)
+            # losetup would try for two minutes.
+            code, text = run("pstorage-ct", "mount", "101", "-m", ct.root, env=one.environment,
+                             ok=False, timeout=60)
             check(code == 1 and "in use by pstorage-nbd" in text, f"a second host: {text}")
 
         try:
