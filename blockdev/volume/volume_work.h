@@ -72,6 +72,8 @@ class Volume_work {
   Outcome<void> create(New_volume const& volume);
   Outcome<std::vector<Listed_volume>> list();
   Outcome<void> rename(Volume_name const& from, Volume_name const& to);
+  /// What an unfinished import says about itself; empty: it is none any more.
+  Outcome<void> note_import(Volume_name const& name, std::string const& note);
   Outcome<Volume_usage> usage(Volume_name const& name);
   struct Checked {
     std::string file;

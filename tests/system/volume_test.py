@@ -427,6 +427,71 @@ def others_accept_what_we_keep():
             check(mine.read() == ours.read(), "QEMU reads another content out of the chain")
 
 
+def killed_when(one, is_time, *arguments):
+    """Starts a volume command and kills it -9 as soon as is_time()."""
+    process = subprocess.Popen(["pstorage", "-q", "volume", *arguments], env=one.environment,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not is_time():
+        time.sleep(0.002)
+    check(process.poll() is None, f"volume {' '.join(arguments)} was over before it was killed")
+    process.kill()
+    process.wait()
+
+
+def goes_on(one, half, *arguments):
+    """Runs the same command again, when the killed one's leases are free; what it copied."""
+    end = time.monotonic() + 40
+    while True:
+        code, text = run("pstorage", "-q", "volume", *arguments, "--json", ok=False,
+                         env=one.environment)
+        if code == 0:
+            break
+        check("in use" in text and time.monotonic() < end, f"{arguments}: {text}")
+        time.sleep(0.2)
+    result = json.loads(text)
+    check(result["start"] > 0, f"it began afresh: {result}")
+    check(0 < result["copied"] <= half - result["start"], f"copied again: {result}")
+
+
+def interrupted_copies_go_on():
+    """kill -9 in the middle of an import and of an export: nobody takes what is there for a whole
+    one, the same command goes on behind what was durable, and refuses another source."""
+    size = 400 * MIB
+    with cluster(cs=2, replicas="1:1") as one, \
+            tempfile.TemporaryDirectory(prefix="pstorage-volume-", dir="/dev/shm") as directory:
+        source = os.path.join(directory, "source.raw")
+        with open(source, "wb") as file:
+            for _ in range(size // MIB):
+                file.write(os.urandom(MIB))
+
+        def noted():
+            return any(v.get("importing", {"done": 0})["done"] > 0 for v in query(one, "ls"))
+
+        killed_when(one, noted, "import", source, "vm1")
+        check([v["name"] for v in query(one, "ls")] == ["vm1.importing"], "ls of a half import")
+        before = os.stat(source)
+        os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+        fails(one, "was changed since", "import", source, "vm1")
+        os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
+        goes_on(one, size, "import", source, "vm1")
+        check([v["name"] for v in query(one, "ls")] == ["vm1"], "ls after the import")
+        volume(one, "snapshot", "vm1", "-n", "s1")
+
+        target = os.path.join(directory, "target.raw")
+        note = target + ".exporting.note"
+
+        def half_exported():
+            with contextlib.suppress(OSError), open(note, encoding="utf-8") as file:
+                return '"done":0' not in file.read()
+            return False
+
+        killed_when(one, half_exported, "export", "vm1@s1", target)
+        check(not os.path.exists(target), "a half export has the name of a whole one")
+        goes_on(one, size, "export", "vm1@s1", target)
+        check(sorted(os.listdir(directory)) == ["source.raw", "target.raw"], "files are left")
+        run("cmp", source, target)
+
+
 def limits_hold_and_change_while_in_use():
     with cluster(cs=1, replicas="1:1") as one:
         volume(one, "create", "vm1", "-s", "64M")
@@ -462,4 +527,5 @@ if __name__ == "__main__":
     main(volumes_at_rest, snapshots_at_rest_and_in_use, grow_at_rest_and_in_use,
          snapshots_under_load, crashes_leave_the_disk_whole, crashes_again_and_again,
          two_never_both_succeed,
-         clone_of_a_large_image, others_accept_what_we_keep, limits_hold_and_change_while_in_use)
+         clone_of_a_large_image, others_accept_what_we_keep, interrupted_copies_go_on,
+         limits_hold_and_change_while_in_use)
