@@ -45,6 +45,10 @@ nlohmann::json json_of(Listed_volume const& volume) {
   if (auto const found = properties.find(import_property); found != properties.end())
     if (auto const note = parse_note(found->second); note.has_value())
       out["importing"] = {{"source", note.value().source}, {"done", note.value().done_bytes}};
+  if (auto const found = properties.find(merge_property); found != properties.end()) {
+    auto const note = merge_note(found->second);
+    out["removing"] = {{"snapshot", note.guid}, {"done", note.done}, {"all", note.all}};
+  }
   return out;
 }
 
