@@ -271,6 +271,16 @@ void Descriptor::remove(std::string const& guid) {
   PS_ASSERT(read().has_value());
 }
 
+void Descriptor::merge_up(std::string const& parent) {
+  auto const guid = lower(parent);
+  auto const grandparent = find(guid)->parent;
+  auto const child = children_of(guid).front()->guid;
+  document_->storage().remove_child(document_->image(guid));
+  document_->snapshots().remove_child(document_->shot(guid));
+  set_text(document_->shot(child), "ParentGUID", grandparent);
+  PS_ASSERT(read().has_value());
+}
+
 void Descriptor::merge_down(std::string const& child) {
   auto const guid = lower(child);
   auto const parent = find(guid)->parent;

@@ -67,6 +67,8 @@ class Descriptor {
   void remove(std::string const& guid);
   /// `child` was merged into its parent: the parent's file gets the child's GUID and children.
   void merge_down(std::string const& child);
+  /// `parent` was merged into its only child, which keeps its GUID and file.
+  void merge_up(std::string const& parent);
   void set_file(std::string const& guid, std::string const& file, bool is_raw);
 
  private:

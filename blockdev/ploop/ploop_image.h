@@ -95,6 +95,17 @@ class Ploop_image final : public client::Volume {
   void push_layer(std::unique_ptr<Image_store> store, Header const& header, Commit commit,
                   Done done);
 
+  /// Copies into the top what `count` clusters of the disk from `first` on have in the delta right
+  /// below it. What the top has already is newer and stays. Requests go on meanwhile; those for a
+  /// cluster that is being copied wait for it. Done again, it copies nothing. No push_layer() may
+  /// come before `done`. Errors: no_space, closed (the image is being closed), the stores'.
+  void copy_up_from_below(std::uint32_t first, std::uint32_t count, Done done);
+  /// Takes the delta right below the top out of the chain and closes its store. When `commit` is
+  /// called everything that was in it alone is durable in the top. No request may be under way or
+  /// come before `done`. After an error everything is as it was. Errors: refused (something is left
+  /// in it), commit's.
+  void drop_layer_below(Commit commit, Done done);
+
  private:
   /// A piece of the disk that lies in one place.
   struct Run {
@@ -119,6 +130,7 @@ class Ploop_image final : public client::Volume {
     std::vector<std::function<void()>> waiting;
   };
   struct Join;
+  struct Copy_run;
   struct Switch {
     Layer layer;
     Commit commit;
@@ -169,6 +181,12 @@ class Ploop_image final : public client::Volume {
   void advance_switch();
   void close_top(Done done);
   void switched(Result<void> const& committed);
+
+  // The delta below the top goes: image_merge.cc.
+  bool is_below_top(std::uint32_t index) const { return map_.level(index) + 1 == top_level_; }
+  void advance_copies(std::shared_ptr<Copy_run> const& run);
+  void copy_one(std::shared_ptr<Copy_run> const& run, std::uint32_t index);
+  void layer_dropped(Done const& done);
 
   // Freed clusters, closing: image_clean.cc.
   void free_cluster(std::uint32_t index, bool fua, Done done);

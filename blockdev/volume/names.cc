@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <sstream>
 
 namespace pstorage::volume {
 namespace {
@@ -59,6 +60,25 @@ std::string migration_in(std::string const& property, std::uint64_t wall_ms) {
 
 std::string migration_text(std::string const& id, std::uint64_t until_ms) {
   return id + " " + std::to_string(until_ms);
+}
+
+std::string Merge_note::text() const {
+  if (!why.empty()) return guid + " ! " + why;
+  return guid + " " + std::to_string(done) + " " + std::to_string(all);
+}
+
+Merge_note merge_note(std::string const& text) {
+  std::istringstream words(text);
+  Merge_note note;
+  std::string first;
+  words >> note.guid >> first;
+  if (first == "!") {
+    std::getline(words >> std::ws, note.why);
+    return note;
+  }
+  std::from_chars(first.data(), first.data() + first.size(), note.done);
+  words >> note.all;
+  return note;
 }
 
 }  // namespace pstorage::volume

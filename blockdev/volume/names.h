@@ -29,6 +29,20 @@ inline constexpr char const* migration_property = "volume.migration";
 std::string migration_in(std::string const& property, std::uint64_t wall_ms);
 std::string migration_text(std::string const& id, std::uint64_t until_ms);
 
+/// "GUID DONE ALL" or "GUID ! WHY": the snapshot that is to go while the volume is in use, how many
+/// of its clusters need no copy any more, or why it cannot go.
+inline constexpr char const* merge_property = "volume.merge";
+struct Merge_note {
+  std::string guid;
+  std::uint64_t done = 0;
+  std::uint64_t all = 0;  // 0: not begun
+  std::string why;
+
+  std::string text() const;
+};
+/// Of the property's text; without GUID: it says nothing.
+Merge_note merge_note(std::string const& text);
+
 struct Volume_name {
   std::string name;
   std::string snapshot;  // empty: the volume itself

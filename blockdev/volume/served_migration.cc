@@ -97,6 +97,8 @@ void Served_volume::fetched(Outcome<Disk_parts> parts) {
   if (!parts.has_value()) return fetch_asked(failure(Errc::busy, parts.error().text));
   parts_ = std::move(parts).value();
   limiter_.set(limits_of(parts_.properties), opener_.clock_.now());
+  merge_ = nullptr;  // from the beginning: the disk may be another one
+  look_at_merge(parts_.properties);
   is_away_ = false;
   is_changed_ = false;
   opener_.log_.info("took a volume over", {{"volume", name_.name}});

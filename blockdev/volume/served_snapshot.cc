@@ -31,6 +31,9 @@ void Served_volume::take_snapshot(proto::Take_snapshot const& request) {
   bool const is_sane = ploop::is_guid(request.guid()) && !request.file().empty() &&
                        request.file().find('/') == std::string::npos;
   if (!is_sane) return end_operation(failure(Errc::bad_request, "a malformed question"));
+  if (merge_)
+    return end_operation(failure(Errc::busy, "a snapshot of '" + name_.name +
+                                                 "' is being removed: try again when it is gone"));
   if (find_snapshot(descriptor, request.name()) != nullptr)
     return end_operation(failure(
         Errc::exists, "'" + name_.name + "' has a snapshot '" + request.name() + "' already"));
@@ -103,16 +106,16 @@ void Served_volume::snapshot_descriptor_written(std::shared_ptr<Snapshot_run> co
 void Served_volume::snapshot_quiet(std::shared_ptr<Snapshot_run> const& run) {
   parts_.image->push_layer(
       make_store(opener_.cluster_, run->top), run->header,
-      [this, run](client::Done done) { snapshot_commit(run, std::move(done)); },
+      [this, run](client::Done done) { commit_descriptor(run->descriptor_path, std::move(done)); },
       [this, run](Result<void> const& result) { snapshot_done(run, result); });
 }
 
 /// Replaces the descriptor, only while its lease is ours; the new one's lease is ours already.
 /// Waits for the MDS as long as it takes: whether it was done must be known.
-void Served_volume::snapshot_commit(std::shared_ptr<Snapshot_run> const& run, client::Done done) {
+void Served_volume::commit_descriptor(std::string const& written_at, client::Done done) {
   proto::Mds_request request;
   *request.mutable_guard() = opener_.cluster_.guard_of(*parts_.lock);
-  request.mutable_rename()->set_from(run->descriptor_path);
+  request.mutable_rename()->set_from(written_at);
   request.mutable_rename()->set_to(path_ + "/" + descriptor_file);
   opener_.cluster_.mds().call(
       std::move(request), Duration{0},

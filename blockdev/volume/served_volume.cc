@@ -24,6 +24,7 @@ Served_volume::Served_volume(Volume_opener& opener, Volume_name name, Disk_parts
       is_read_only_(parts.disk->is_read_only()),
       parts_(std::move(parts)) {
   limiter_.set(limits_of(parts_.properties), opener_.clock_.now());
+  look_at_merge(parts_.properties);
   opener_.served_.insert(this);
 }
 
@@ -186,6 +187,8 @@ void Served_volume::close(client::Done done) {
     closing_ = std::move(done);
     return;
   }
+  is_closing_ = true;
+  merge_ = nullptr;  // who opens it next goes on
   if (is_away_) return opener_.executor_.defer([done = std::move(done)] { done(success()); });
   if (gone_) return opener_.executor_.defer([done = std::move(done), why = gone_] { done(why); });
   parts_.disk->close([this, done = std::move(done)](Result<void> const& closed) {
@@ -212,7 +215,8 @@ void Served_volume::asked(proto::Holder_request const& request,
   end_operation(failure(Errc::refused, "this server does not know how to do that: update it"));
 }
 
-/// They are stored with the volume; this only says that they have changed.
+/// They are stored with the volume, as is which snapshot is to go; this only says that they have
+/// changed.
 void Served_volume::reload_limits(client::Cluster::Holder_answer answer) {
   proto::Mds_request request;
   request.mutable_lookup()->set_path(path_);
@@ -224,6 +228,7 @@ void Served_volume::reload_limits(client::Cluster::Holder_answer answer) {
         std::map<std::string, std::string> properties;
         for (auto const& [key, value] : found.value().file().properties()) properties[key] = value;
         limiter_.set(limits_of(properties), opener_.clock_.now());
+        look_at_merge(properties);
         release_throttled();
         answer(success());
       });
@@ -268,6 +273,7 @@ void Served_volume::lent(Result<void> const& closed) {
 }
 
 void Served_volume::on_tick() {
+  if (merge_) advance_merge();
   if (!throttled_.empty()) release_throttled();
   if (fetch_at_ != Time_point{} && opener_.clock_.now() >= fetch_at_) fetch();
   if (take_back_at_ == Time_point{} || opener_.clock_.now() < take_back_at_) return;
@@ -281,6 +287,8 @@ void Served_volume::take_back() {
                if (!*alive) return;
                if (parts.has_value()) {
                  parts_ = std::move(parts).value();
+                 merge_ = nullptr;  // from the beginning: the disk may be another one
+                 look_at_merge(parts_.properties);
                } else {
                  opener_.log_.error("cannot go on with a volume that was lent",
                                     {{"volume", name_.name}, {"reason", parts.error().text}});

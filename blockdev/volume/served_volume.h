@@ -4,6 +4,7 @@
 
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 
@@ -55,6 +56,7 @@ class Served_volume final : public client::Volume {
  private:
   enum class Gate { open, no_changes, closed };
   struct Snapshot_run;
+  struct Merge_run;
 
   client::Done counted(client::Done done);
   void changed();  // a request has ended: whoever waits for quiet may go on
@@ -75,9 +77,20 @@ class Served_volume final : public client::Volume {
   void snapshot_header_read(std::shared_ptr<Snapshot_run> const& run, Slice const& bytes);
   void snapshot_descriptor_written(std::shared_ptr<Snapshot_run> const& run);
   void snapshot_quiet(std::shared_ptr<Snapshot_run> const& run);
-  void snapshot_commit(std::shared_ptr<Snapshot_run> const& run, client::Done done);
+  void commit_descriptor(std::string const& written_at, client::Done done);
   void snapshot_done(std::shared_ptr<Snapshot_run> const& run, Result<void> const& result);
   void snapshot_failed(std::shared_ptr<Snapshot_run> const& run, Failure const& why);
+
+  // A snapshot goes: served_merge.cc.
+  void look_at_merge(std::map<std::string, std::string> const& properties);
+  void note_merge(std::string const& text);
+  void advance_merge();
+  void end_merge(std::string const& why);
+  void copy_some(std::shared_ptr<Merge_run> const& run);
+  void begin_drop(std::shared_ptr<Merge_run> const& run);
+  void drop_quiet(std::shared_ptr<Merge_run> const& run);
+  void dropped(std::shared_ptr<Merge_run> const& run, Result<void> const& result);
+  void drop_failed(std::shared_ptr<Merge_run> const& run, std::error_code why);
 
   // Lending.
   void lend();
@@ -109,6 +122,8 @@ class Served_volume final : public client::Volume {
   client::Cluster::Holder_answer answer_;  // of the operation under way
   Time_point take_back_at_{};
   client::Done closing_;
+  bool is_closing_ = false;
+  std::shared_ptr<Merge_run> merge_;
   std::string migration_;  // the last one that this side took part in
   bool is_away_ = false;   // another client has it; held requests ask for it
   bool is_fetching_ = false;

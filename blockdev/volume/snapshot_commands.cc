@@ -137,7 +137,7 @@ void add_snapshot_commands(Shared_cli const& cli, Shared_options const& options,
   rollback_command->add_option("SNAPSHOT", options->other, "Name or UUID of the snapshot");
 
   auto* const remove_command =
-      add("snapshot-rm", "Removes a snapshot of a volume that nobody uses", remove_snapshot);
+      add("snapshot-rm", "Removes a snapshot; of a volume in use, the newest one", remove_snapshot);
   remove_command->add_option("NAME", options->name, "Volume, or VOLUME@SNAPSHOT")->required();
   remove_command->add_option("SNAPSHOT", options->other, "Name or UUID of the snapshot");
 

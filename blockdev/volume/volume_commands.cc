@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <ctime>
 
+#include "blockdev/volume/transfer_note.h"
 #include "blockdev/volume/volume_cli.h"
 #include "core/cli/attribute_text.h"
 #include "core/cli/output.h"
@@ -40,6 +41,14 @@ nlohmann::json json_of(Listed_volume const& volume) {
   out["size"] = volume.size_bytes;
   out["mapped_bytes"] = volume.mapped_bytes;
   out["format"] = volume.is_raw ? "raw" : "ploop";
+  auto const& properties = volume.file.properties();
+  if (auto const found = properties.find(import_property); found != properties.end())
+    if (auto const note = parse_note(found->second); note.has_value())
+      out["importing"] = {{"source", note.value().source}, {"done", note.value().done_bytes}};
+  if (auto const found = properties.find(merge_property); found != properties.end()) {
+    auto const note = merge_note(found->second);
+    out["removing"] = {{"snapshot", note.guid}, {"done", note.done}, {"all", note.all}};
+  }
   return out;
 }
 

@@ -9,6 +9,10 @@ namespace pstorage::volume {
 namespace {
 
 constexpr int attempts = 5;  // a holder may come or go between two questions
+constexpr Duration turn_max = std::chrono::milliseconds(10);
+constexpr Duration look_every = std::chrono::milliseconds(100);
+// A server that was killed may be started again, and waits for the old one's lease.
+constexpr Duration server_patience = std::chrono::seconds(60);
 constexpr Duration lent_patience = std::chrono::seconds(5);
 
 bool is_busy(Failure const& why) { return errc_of(why.code) == Errc::busy; }
@@ -98,12 +102,79 @@ Outcome<void> Volume_work::roll_back(Volume_name const& name) {
 
 Outcome<void> Volume_work::remove_snapshot(Volume_name const& name,
                                            ploop::Progress const& progress) {
-  PS_TRY(auto const opened, Offline_disk::open(session_, name));
-  auto& disk = opened->disk();
-  auto const* const snapshot = find_snapshot(disk.descriptor(), name.snapshot);
-  if (snapshot == nullptr) return unknown_snapshot(disk.descriptor(), name.snapshot);
-  PS_CHECK(disk.remove(snapshot->guid, session_.random(), progress));
-  return opened->close();
+  PS_TRY(auto const now, descriptor(name));
+  auto const* const snapshot = find_snapshot(now, name.snapshot);
+  if (snapshot == nullptr) return unknown_snapshot(now, name.snapshot);
+  auto const guid = snapshot->guid;
+  for (int attempt = 1;; ++attempt) {
+    auto opened = Offline_disk::open(session_, name);
+    if (opened.has_value()) {
+      auto& disk = opened.value()->disk();
+      // By whoever served it until now.
+      if (disk.descriptor().find(guid) == nullptr) return opened.value()->close();
+      PS_CHECK(disk.remove(guid, session_.random(), progress));
+      return opened.value()->close();
+    }
+    if (!is_busy(opened.error())) return std::move(opened).error();
+    auto done = remove_in_use(name, guid, progress);
+    if (done.has_value() || !has_gone(done.error()) || attempt == attempts) return done;
+  }
+}
+
+Outcome<void> Volume_work::note_merge(Volume_name const& name, std::string const& note) {
+  proto::Mds_request request;
+  request.mutable_set_attributes()->set_path(name.path());
+  (*request.mutable_set_attributes()->mutable_properties())[merge_property] = note;
+  PS_CHECK(session_.call(std::move(request)));
+  return success();
+}
+
+/// Whoever serves the volume does it, also when that is another one meanwhile. Errors: not_found:
+/// nobody serves it any more.
+Outcome<void> Volume_work::remove_in_use(Volume_name const& name, std::string const& guid,
+                                         ploop::Progress const& progress) {
+  auto const path = name.path() + "/" + descriptor_file;
+  PS_CHECK(note_merge(name, guid));
+  proto::Holder_request request;
+  request.mutable_reload_limits();
+  auto const told = session_.ask_holder(path, std::move(request));
+  auto const code = told.has_value() ? Errc::ok : errc_of(told.error().code);
+  if (code != Errc::ok && code != Errc::timed_out) {
+    PS_CHECK(note_merge(name, {}));
+    return told.error();
+  }
+  auto const begun = session_.runtime().clock().now();
+  for (auto look_at = begun;;) {
+    session_.runtime().run_turn(turn_max);
+    auto const now = session_.runtime().clock().now();
+    if (now < look_at) continue;
+    look_at = now + look_every;
+    PS_TRY(auto const file, look_up(name));
+    auto const property = file.properties().find(merge_property);
+    if (property == file.properties().end()) break;
+    auto const note = merge_note(property->second);
+    if (!note.why.empty()) {
+      PS_CHECK(note_merge(name, {}));
+      return failure(Errc::refused, note.why);
+    }
+    if (note.all > 0) progress(note.done, note.all);
+    PS_TRY(bool const is_served, has_holder(path));
+    if (is_served && (note.all > 0 || now < begun + server_patience)) continue;
+    PS_CHECK(note_merge(name, {}));
+    if (!is_served) return failure(Errc::not_found, "nobody serves the volume any more");
+    return failure(Errc::refused,
+                   "the server that has '" + name.name + "' does not remove snapshots: update it");
+  }
+  PS_TRY(auto const after, descriptor({name.name, {}}));
+  if (after.find(guid) == nullptr) return success();
+  return failure(Errc::busy, "somebody else gave the removal up: try again");
+}
+
+Outcome<bool> Volume_work::has_holder(std::string const& path) {
+  proto::Mds_request request;
+  request.mutable_lookup()->set_path(path);
+  PS_TRY(auto const reply, session_.call(std::move(request)));
+  return !reply.file().holder().empty();
 }
 
 /// Names for the frozen deltas up to `guid`. While they are made a merge may be going on in one of

@@ -4,6 +4,7 @@
 
 #include "blockdev/ploop/create.h"
 #include "blockdev/volume/disk_files.h"
+#include "blockdev/volume/transfer_note.h"
 
 namespace pstorage::volume {
 namespace {
@@ -106,6 +107,15 @@ Outcome<void> Volume_work::note_size(Volume_name const& name, std::uint64_t size
   auto& set = *request.mutable_set_attributes();
   set.set_path(name.path());
   (*set.mutable_properties())[size_property] = std::to_string(size_bytes);
+  PS_CHECK(session_.call(std::move(request)));
+  return success();
+}
+
+Outcome<void> Volume_work::note_import(Volume_name const& name, std::string const& note) {
+  proto::Mds_request request;
+  auto& set = *request.mutable_set_attributes();
+  set.set_path(name.path());
+  (*set.mutable_properties())[import_property] = note;
   PS_CHECK(session_.call(std::move(request)));
   return success();
 }

@@ -72,6 +72,8 @@ class Volume_work {
   Outcome<void> create(New_volume const& volume);
   Outcome<std::vector<Listed_volume>> list();
   Outcome<void> rename(Volume_name const& from, Volume_name const& to);
+  /// What an unfinished import says about itself; empty: it is none any more.
+  Outcome<void> note_import(Volume_name const& name, std::string const& note);
   Outcome<Volume_usage> usage(Volume_name const& name);
   struct Checked {
     std::string file;
@@ -129,6 +131,10 @@ class Volume_work {
                           proto::Lease_guard const* guard);
   Outcome<void> snapshot_in_use(Volume_name const& name, std::string const& guid,
                                 std::string const& snapshot, std::string const& created);
+  Outcome<void> note_merge(Volume_name const& name, std::string const& note);
+  Outcome<void> remove_in_use(Volume_name const& name, std::string const& guid,
+                              ploop::Progress const& progress);
+  Outcome<bool> has_holder(std::string const& path);
   Outcome<void> link_chain(Volume_name const& source, std::string const& guid,
                            Cluster_directory& target, std::vector<ploop::Delta>& chain);
   Outcome<void> grow(Volume_name const& name, std::uint64_t size_bytes, Duration busy_patience);

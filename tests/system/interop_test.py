@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 """Clients that nobody here wrote, against a cluster volume: nbdinfo, nbdcopy, qemu-img, qemu-io,
-nbdsh, fio, mke2fs."""
+nbdsh, fio, mke2fs, nbdkit's proxy with filters."""
 import os
 import re
 import shutil
@@ -28,6 +28,7 @@ def real_clients_work():
         unaligned(one)
         space_returns(one)
         file_system(one, directory)
+        through_nbdkit(one, directory)
 
 
 def nbdinfo(one, uri):
@@ -148,5 +149,74 @@ def file_system(one, directory):
     run("diff", "--recursive", tree, out)
 
 
+def through_nbdkit(one, directory):
+    """nbdkit's proxy before the server, with filters that are slow, fail, and connect again."""
+    source = os.path.join(directory, "proxied.raw")
+    with open(source, "wb") as file:
+        file.write(os.urandom(8 << 20))
+    again = ["--filter=retry", "--filter=error", "--filter=delay", "nbd", f"uri={one.uri('vm2')}",
+             "retries=20", "retry-delay=1", "retry-exponential=no"]
+    for faults in (["delay-read=3ms", "delay-write=3ms"], ["error=EIO", "error-rate=4%"]):
+        script = f'nbdcopy --requests=8 {source} "$uri" && nbdcopy --requests=8 "$uri" {source}.back'
+        if faults[0] == "error=EIO":  # without the filter that tries again it fails
+            code, text = run("nbdkit", "-U", "-", "--filter=error", "nbd", f"uri={one.uri('vm2')}",
+                             "error=EIO", "error-rate=100%", "--run", script, ok=False)
+            check(code != 0 and "Input/output error" in text, f"the filter does not fail: {text}")
+        run("nbdkit", "-U", "-", *again, *faults, "--run", script)
+        run("cmp", "--bytes", str(8 << 20), source, source + ".back")
+        os.unlink(source + ".back")
+
+
+class Qemu_io:
+    """A qemu-io that stays, on a volume, and waits for the server when that is away."""
+
+    def __init__(self, one, name):
+        self.process = subprocess.Popen(
+            ["qemu-io", "--image-opts", "driver=nbd,reconnect-delay=60,server.type=unix,"
+             f"server.path={one.socket},export={name}"],
+            text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def say(self, *commands):
+        for command in commands:
+            self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+
+    def end(self):
+        """All that it said; a verification that fails is in it."""
+        text = self.process.communicate("quit\n", timeout=120)[0]
+        check(self.process.returncode == 0 and
+              not re.search("fail|error|verif", text, re.IGNORECASE), f"qemu-io:\n{text}")
+        return text
+
+
+def qemu_connects_again():
+    """qemu's reconnect-delay, through kill -9 and restarts of the server under load: no request
+    fails, and everything answered is there."""
+    with cluster(cs=2, replicas="2:1") as one:
+        one.volume("vm1", "64M", "ploop")
+        guest = Qemu_io(one, "vm1")
+        rounds = 3
+        for number in range(rounds):
+            # What is sent before the server dies, and what finds it dead.
+            guest.say(*(f"aio_write -P {1 + (number * 7 + at) % 250} {at * 500}k 64k"
+                        for at in range(60)))
+            one.kill("nbd")
+            guest.say("aio_flush", *(f"read -P {1 + (number * 7 + at) % 250} {at * 500}k 64k"
+                                     for at in range(60)), "flush")
+            one.start("nbd")
+        text = guest.end()
+        check(text.count("wrote 65536") == rounds * 60 and text.count("read 65536") == rounds * 60,
+              f"requests are missing:\n{text}")
+        check_pattern(one, rounds)
+
+
+def check_pattern(one, rounds):
+    """By another client, on a connection of its own."""
+    commands = [word for at in range(60) for word in
+                ("-c", f"read -P {1 + ((rounds - 1) * 7 + at) % 250} {at * 500}k 64k")]
+    text = run("qemu-io", "-f", "raw", "-r", *commands, one.uri("vm1"))[1]
+    check("fail" not in text and text.count("read 65536") == 60, text)
+
+
 if __name__ == "__main__":
-    main(real_clients_work)
+    main(real_clients_work, qemu_connects_again)

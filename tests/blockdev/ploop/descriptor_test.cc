@@ -71,6 +71,24 @@ TEST(Descriptor, Snapshots_form_chains_and_branches) {
   EXPECT_EQ(chain[0].guid, top_guid);
 }
 
+TEST(Descriptor, Merging_up_leaves_the_child_as_it_is) {
+  auto disk = fresh();
+  disk.push_top(snapshot_1, "root.hds.1");
+  disk.push_top(snapshot_2, "root.hds.2");
+  disk.merge_up(snapshot_2);
+  auto chain = disk.chain_to(disk.top());
+  ASSERT_EQ(chain.size(), 2u);
+  EXPECT_EQ(chain[0].guid, snapshot_1);
+  EXPECT_EQ(chain[0].file, "root.hds");
+  EXPECT_EQ(chain[1].guid, top_guid);
+  EXPECT_EQ(chain[1].file, "root.hds.2");
+  disk.merge_up(snapshot_1);
+  chain = Descriptor::parse(disk.text()).value().chain_to(disk.top());
+  ASSERT_EQ(chain.size(), 1u);
+  EXPECT_EQ(chain[0].parent, no_guid);
+  EXPECT_EQ(chain[0].file, "root.hds.2");
+}
+
 TEST(Descriptor, Unknown_elements_and_comments_stay) {
   auto text =
       replaced(fresh().text(), "<Padding>0</Padding>",

@@ -84,6 +84,9 @@ void Image_sim::open(bool is_writable, bool may_recover) {
 void Image_sim::live(unsigned operations) {
   while (operations > 0 && !has_failed()) {
     if (is_prepared_ && !is_chain_ && !is_switching_ && random_.percent(2)) take_snapshot();
+    if (is_prepared_ && is_chain_ && !is_switching_ && merge_ == Merge::none && random_.percent(2))
+      start_merge();
+    if (merge_ == Merge::copied && !is_switching_) drop_base();
     if (is_switching_) {
       turn();
     } else if (in_flight_ < depth_max && (loop_.is_idle() || random_.percent(40))) {
@@ -210,8 +213,38 @@ void Image_sim::take_snapshot() {
   });
 }
 
-void Image_sim::close() {
+/// Under load: nobody waits for it.
+void Image_sim::start_merge() {
+  merge_ = Merge::copies;
+  tell("merge", 0, 0, 0, false);
+  image_->copy_up_from_below(0, image_->map().size(), [this](Result<void> const& result) {
+    merge_ = result ? Merge::copied : Merge::none;
+    if (!result && errc_of(result.error()) != Errc::closed)
+      fail("copying into the top failed: " + result.error().message());
+  });
+}
+
+/// The base goes the moment the new descriptor is there, which the metadata server makes durable.
+void Image_sim::drop_base() {
   while (in_flight_ > 0 && !has_failed()) turn();
+  if (has_failed()) return;
+  is_switching_ = true;
+  tell("drop", 0, 0, 0, false);
+  auto const commit = [this](Done done) {
+    dropped_.push_back(std::exchange(base_, std::make_unique<Sim_file>(random_)));
+    is_chain_ = false;
+    loop_.defer([done = std::move(done)] { done(success()); });
+  };
+  image_->drop_layer_below(commit, [this](Result<void> const& result) {
+    is_switching_ = false;
+    merge_ = Merge::none;
+    if (!result) fail("the merge failed: " + result.error().message());
+  });
+}
+
+void Image_sim::close() {
+  while ((in_flight_ > 0 || is_switching_ || merge_ == Merge::copies) && !has_failed()) turn();
+  merge_ = Merge::none;
   if (has_failed()) return;
   bool is_closed = false;
   auto const covered = model_->snapshot();
@@ -235,7 +268,9 @@ void Image_sim::lose_power() {
   loop_.clear();
   in_flight_ = 0;
   is_switching_ = false;
+  merge_ = Merge::none;
   next_.reset();
+  dropped_.clear();
   bool const power = random_.percent(75);
   tell(power ? "power lost" : "killed", 0, 0, 0, false);
   for (auto* const file : {top_.get(), base_.get()}) power ? file->crash() : file->kill();

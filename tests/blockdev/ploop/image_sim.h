@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "blockdev/ploop/blocking_store.h"
 #include "blockdev/ploop/ploop_image.h"
@@ -44,6 +45,8 @@ class Image_sim {
   void tell(char const* what, std::uint64_t first, std::uint64_t count, std::uint64_t number,
             bool fua) const;
   void take_snapshot();
+  void start_merge();
+  void drop_base();
   void close();
   void lose_power();
   void check_file(Sim_file& file, bool was_closed);
@@ -67,7 +70,9 @@ class Image_sim {
   bool is_verbose_;
   Judge judge_;
   std::unique_ptr<Sim_file> next_;  // a new top that nothing leads to yet
+  std::vector<std::unique_ptr<Sim_file>> dropped_;
   bool is_switching_ = false;
+  enum class Merge { none, copies, copied } merge_ = Merge::none;
   bool is_prepared_ = false;
   bool is_chain_ = false;
   std::uint32_t extension_bytes_ = 0;

@@ -285,5 +285,51 @@ TEST_F(Image, Damage_is_refused_with_the_command_that_repairs_it) {
   EXPECT_TRUE(open().has_value());
 }
 
+TEST_F(Image, Goes_on_without_the_delta_below_once_its_top_has_everything) {
+  add_delta();
+  ASSERT_TRUE(open().has_value());
+  for (std::uint64_t at = 0; at < 4; ++at) ASSERT_TRUE(write(at * mib, mib, 1));
+  ASSERT_TRUE(close());
+  auto const frozen = files[0]->pages;
+  add_delta();
+  ASSERT_TRUE(open().has_value());
+  ASSERT_TRUE(write(mib, 4096, 2));
+  ASSERT_TRUE(zero(2 * mib, mib));
+  ASSERT_TRUE(wait([&](Done done) { image->copy_up_from_below(0, 1, std::move(done)); }));
+  bool is_committed = false;
+  auto const drop = [&] {
+    return wait([&](Done done) {
+      image->drop_layer_below(
+          [&](Done committed) {
+            is_committed = true;
+            committed(success());
+          },
+          std::move(done));
+    });
+  };
+  auto const refused = drop();
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(errc_of(refused.error()), Errc::refused);
+  EXPECT_FALSE(is_committed);
+  ASSERT_TRUE(wait([&](Done done) { image->copy_up_from_below(1, 100, std::move(done)); }));
+  ASSERT_TRUE(drop());
+  EXPECT_TRUE(is_committed);
+  EXPECT_EQ(image->levels(), 1u);
+  EXPECT_EQ(files[0]->pages, frozen);
+  EXPECT_GT(files[0]->closes, 1u);
+  auto const check_content = [&] {
+    for (auto const& [offset, wanted] : std::vector<std::pair<std::uint64_t, int>>{
+             {0, 1}, {mib, 2}, {mib + 4096, 1}, {2 * mib, 0}, {3 * mib, 1}, {4 * mib, 0}})
+      EXPECT_EQ(byte_at(offset), wanted) << offset;
+  };
+  check_content();
+  ASSERT_TRUE(write(0, 512, 7));
+  ASSERT_TRUE(write(0, 512, 1));
+  ASSERT_TRUE(close());
+  files.erase(files.begin());
+  ASSERT_TRUE(open().has_value());
+  check_content();
+}
+
 }  // namespace
 }  // namespace pstorage::ploop

@@ -26,7 +26,7 @@ std::vector<pstorage::sim::Planted> const planted = {
     {"space_is_used_before_it_is_durable"},   {"new_cluster_is_not_waited_for"},
     {"write_is_answered_before_its_entry"},   {"bat_change_rides_on_old_page"},
     {"chain_discard_clears_the_entry"},       {"fua_forgets_the_entry"},
-    {"snapshot_before_it_is_durable"},
+    {"snapshot_before_it_is_durable"},        {"delta_dropped_before_its_copies_are_durable"},
 };
 constexpr std::uint64_t seeds_a_mutant = 2000;
 
