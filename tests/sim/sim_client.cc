@@ -335,16 +335,26 @@ void Sim_client::do_read(std::size_t first, std::size_t count) {
 
 void Sim_client::do_flush() {
   ++in_flight_;
-  auto covered = std::exchange(unflushed_, {});
+  // All that was answered, also what an earlier one that is still under way covers.
+  auto covered = unflushed_;
   auto const timed = flushes_.size();
   flushes_.push_back({.start = now()});
-  volume_->flush([this, life = life_, timed, covered = std::move(covered)](Result<void> result) {
-    if (life != life_) return;
-    --in_flight_;
-    flushes_[timed].finish = now();
-    if (result.has_error()) return note_error(result.error(), "flush");
-    note_durable(covered);
-  });
+  volume_->flush(
+      [this, life = life_, timed, covered = std::move(covered)](Result<void> result) mutable {
+        if (life != life_) return;
+        --in_flight_;
+        flushes_[timed].finish = now();
+        // One that failed in between has said so of what it covered, and that once.
+        auto const is_told = [&](Written const& one) {
+          return std::find(unflushed_.begin(), unflushed_.end(), one) == unflushed_.end();
+        };
+        std::erase_if(covered, is_told);
+        std::erase_if(unflushed_, [&](Written const& one) {
+          return std::find(covered.begin(), covered.end(), one) != covered.end();
+        });
+        if (result.has_error()) return note_error(result.error(), "flush");
+        note_durable(covered);
+      });
 }
 
 void Sim_client::do_compare(std::size_t block) {

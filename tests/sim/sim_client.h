@@ -99,6 +99,7 @@ class Sim_client final : private Ticker {
   struct Written {
     std::size_t block;
     std::size_t write;
+    bool operator==(Written const&) const = default;
   };
   struct Timed {
     Moment start;
