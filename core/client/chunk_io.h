@@ -73,6 +73,7 @@ class Chunk_io final : private Cs_op_owner {
     bool refused = false;      // it lives but cannot serve (no space, read-only, lost the chunk)
     std::string refusal;       // why
     bool full = false;         // refused for that: asked again while nobody else can serve
+    bool cut_off = false;      // refused for that while it joined: asked again once it is in sync
     bool too_slow = false;     // refused for that: taken back when it is no longer so
     bool lost_writes = false;  // it came back without acknowledged writes
     bool repaired = false;     // blocks were repaired here that it has not flushed

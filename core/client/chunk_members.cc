@@ -113,8 +113,10 @@ void Chunk_io::adopt(proto::Chunk const& chunk, bool just_allocated) {
     replica.link = &host_.link_of(replica.cs);
     replica.opened = replica.opening = replica.unclean = false;
     if (std::exchange(replica.too_slow, false)) replica.refused = false;
-    // The MDS would not have ordered this sync if it did not hear the server.
     bool const joins = replica.state == proto::REPLICA_SYNCING;
+    // Its pull was complete before it could be dropped: what is on the way is sent to it again.
+    if (!joins && std::exchange(replica.cut_off, false)) replica.refused = false;
+    // The MDS would not have ordered this sync if it did not hear the server.
     bool const was_joining =
         old >= 0 && replicas_[static_cast<std::size_t>(old)].state == proto::REPLICA_SYNCING;
     if (joins && !was_joining) replica.link->try_again();
@@ -188,6 +190,7 @@ void Chunk_io::link_down(Cs_link& link) {
     // A joined newcomer that misses a write must begin again: it cannot be resumed.
     if (replica.state == proto::REPLICA_SYNCING && (replica.opened || replica.opening)) {
       refuse(replica, link.last_failure());
+      replica.cut_off = true;
     }
     if (replica.opened || replica.opening) restart_reconciliation();
     replica.opened = replica.opening = false;
@@ -289,7 +292,7 @@ void Chunk_io::judge_slowness(Cs_id holds_flush) {
 
 void Chunk_io::refuse(Replica& replica, std::string why) {
   replica.refused = true;
-  replica.full = replica.too_slow = false;
+  replica.full = replica.cut_off = replica.too_slow = false;
   replica.refusal = std::move(why);
 }
 
