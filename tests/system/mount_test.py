@@ -259,7 +259,7 @@ def random_operations(mnt, operations=5000, seed=int.from_bytes(os.urandom(4), "
 
 
 def fio_verify(mnt):
-    run("fio", "--name=verify", f"--filename={mnt / 'fio'}", "--rw=randwrite", "--bs=4k-64k",
+    run("fio", "--name=verify", "--verify_state_save=0", f"--filename={mnt / 'fio'}", "--rw=randwrite", "--bs=4k-64k",
         "--size=16m", "--verify=crc32c", "--do_verify=1", "--verify_fatal=1", "--ioengine=libaio",
         "--iodepth=8", "--direct=1", "--fsync=64", "--bs_unaligned=0", timeout=180)
     os.unlink(mnt / "fio")
