@@ -222,7 +222,7 @@ void Chunk_io::judge_as_reader() {
   bool is_lacking = false;
   for (Replica& replica : replicas_) {
     if (!replica.missing && !replica.lost_writes) continue;
-    replica.missing = replica.lost_writes = false;
+    replica.lost_writes = false;
     refuse(replica, "it has no such chunk");
   }
   for (Replica const& replica : replicas_)
