@@ -51,7 +51,8 @@ def check_trimmed(one, allocated, text):
     check("Pass 5" in text and "files (" in text, f"e2fsck said nothing:\n{text}")
     released(one, "vm1")
     note_into(allocated, one)("after")
-    check(allocated["before"] - allocated["after"] >= 40 * MIB, f"fstrim: {allocated}")
+    # Of 48 MiB; what was written since takes some clusters again.
+    check(allocated["before"] - allocated["after"] >= 32 * MIB, f"fstrim: {allocated}")
     check(all(delta["clean"] for delta in query(one, "check", "vm1")), "the image is not clean")
 
 
