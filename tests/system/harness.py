@@ -482,6 +482,9 @@ def verify_exact(handle, writer):
 def main(*tests):
     """Runs the functions named on the command line, or all; one line each."""
     names = sys.argv[1:]
+    if unknown := sorted(set(names) - {test.__name__ for test in tests}):
+        sys.exit(f"no such test: {' '.join(unknown)}; there are "
+                 f"{' '.join(test.__name__ for test in tests)}")
     for test in tests:
         if names and test.__name__ not in names:
             continue
