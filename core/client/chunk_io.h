@@ -40,9 +40,12 @@ class Chunk_host {
   virtual Piece& new_piece() = 0;
   virtual void free_piece(Piece& piece) = 0;
   virtual void ask_allocation(Chunk_io& chunk) = 0;
-  /// `failed`: members that do not answer or have refused. Answered by adopt() or report_failed().
+  /// `failed`: members that do not answer or have refused. Answered by
+  /// report_answered(). Only while may_report().
   virtual void ask_report(Chunk_io& chunk, std::vector<Cs_id> const& failed,
                           std::string const& why) = 0;
+  /// Would the MDS read a report at once? Else it could read it when it is no longer true.
+  virtual bool may_report() const = 0;
   virtual void ask_map(Chunk_io& chunk) = 0;
   /// Asks the MDS, from now on, what the chunk's set is. Answered by map_confirmed().
   virtual void confirm_map(Chunk_io& chunk) = 0;
@@ -70,6 +73,7 @@ class Chunk_io final : private Cs_op_owner {
     Cs_link* link = nullptr;
     bool opened = false;  // at the chunk's version, on the link's present connection
     bool opening = false;
+    bool reported = false;     // the MDS has been asked to drop it and has not answered
     bool refused = false;      // it lives but cannot serve (no space, read-only, lost the chunk)
     std::string refusal;       // why
     bool full = false;         // refused for that: asked again while nobody else can serve
@@ -95,6 +99,8 @@ class Chunk_io final : private Cs_op_owner {
   Chunk_id id() const { return id_; }
   Version version() const { return version_; }
   bool is_mapped() const { return static_cast<bool>(id_); }
+  /// Do its replicas agree, but for what was written under this lease?
+  bool is_reconciled() const { return reconciled_; }
   bool is_idle() const { return in_flight_.empty() && waiting_.empty(); }
   /// Nothing to do at a tick.
   bool is_calm() const;
@@ -121,7 +127,8 @@ class Chunk_io final : private Cs_op_owner {
   void adopt(proto::Chunk const& chunk, bool just_allocated);
   /// Answer to confirm_map(): the chunk as the MDS has it now; null: unknown, ask again.
   void map_confirmed(proto::Chunk const* chunk);
-  void report_failed();  // the MDS did not answer usefully; try again later
+  /// The MDS has read the report about the set of `version`; what it made of it comes by adopt().
+  void report_answered(Version version);
   void allocation_failed(Errc why);
   void link_up(Cs_link& link);
   void link_down(Cs_link& link);

@@ -89,12 +89,9 @@ std::string Chunk_io::waiting_reason() const {
 
 void Chunk_io::adopt(proto::Chunk const& chunk, bool just_allocated) {
   if (aborted_ != Errc::ok) return;
-  allocating_ = reporting_ = false;
-  if (id_ && chunk.version() <= version_.value) {
-    // Nothing was dropped: the failed replica is the last one. Wait for it, ask again later.
-    if (chunk.version() == version_.value) retry_report_at_ = host_.now() + report_retry;
-    return advance();
-  }
+  allocating_ = false;
+  if (id_ && chunk.version() <= version_.value) return advance();
+  reporting_ = false;
   retry_report_at_ = {};
   note_unrest();
   id_ = {chunk.chunk()};
@@ -111,7 +108,7 @@ void Chunk_io::adopt(proto::Chunk const& chunk, bool just_allocated) {
     replica.cs = {one.cs()};
     replica.state = one.state();
     replica.link = &host_.link_of(replica.cs);
-    replica.opened = replica.opening = replica.unclean = false;
+    replica.opened = replica.opening = replica.unclean = replica.reported = false;
     if (std::exchange(replica.too_slow, false)) replica.refused = false;
     bool const joins = replica.state == proto::REPLICA_SYNCING;
     // Its pull was complete before it could be dropped: what is on the way is sent to it again.
@@ -169,8 +166,10 @@ void Chunk_io::map_confirmed(proto::Chunk const* chunk) {
   confirmed_ = false;
 }
 
-void Chunk_io::report_failed() {
+void Chunk_io::report_answered(Version version) {
+  if (version != version_) return;  // a newer set came before the answer: nobody heeds the report
   reporting_ = false;
+  for (Replica& replica : replicas_) replica.reported = false;
   retry_report_at_ = host_.now() + report_retry;
 }
 
@@ -322,16 +321,18 @@ void Chunk_io::send_again_to_all() {
 void Chunk_io::report_if_needed() {
   if (host_.is_reader()) return;
   if (!has_good_member()) return look_for_members();
-  if (reporting_ || host_.now() < retry_report_at_) return;
+  // Not while the MDS is away: what is true now need not be when it reads it.
+  if (reporting_ || !host_.may_report() || host_.now() < retry_report_at_) return;
   bool const changes = wants_change();
   bool const wanted = !reconciled_ && !waiting_.empty();
   std::vector<Cs_id> failed;
   std::string why;
-  for (Replica const& replica : replicas_) {
+  for (Replica& replica : replicas_) {
     bool const gone =
         replica.link->is_unreachable() && (changes || wanted || replica.dirty || has_joiner());
     if (!gone && !replica.refused) continue;
     failed.push_back(replica.cs);
+    replica.reported = true;
     why = replica.refused ? replica.refusal : replica.link->last_failure();
   }
   if (failed.empty()) return;
@@ -365,6 +366,9 @@ void Chunk_io::open_members() {
     if (replica.opened || replica.opening || replica.refused || replica.missing ||
         replica.lost_writes)
       continue;
+    // It may be dropped any time. Meanwhile the others, which have all it has, could lose what
+    // only it would keep.
+    if (replica.reported && !PS_MUTANT(use_who_was_reported)) continue;
     replica.link->want();
     if (!replica.link->is_up()) continue;
     // What is on its way to the others without the newcomer would be missed by its pull.

@@ -18,6 +18,7 @@ void File_volume::writes_lost(Chunk_io& chunk) {
   for (auto& [_, flush] : flushes_)
     if (flush.error == Errc::ok) flush.error = Errc::lost_writes;
   lost_writes_ = true;
+  is_settled_ = false;
   ++losses_;
   distrust_cache();
 }

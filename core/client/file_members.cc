@@ -6,6 +6,14 @@
 #include "core/client/file_volume.h"
 
 namespace pstorage::client {
+namespace {
+
+// For the comparison of chunks that nobody has used since a holder left without closing. Whoever
+// closes goes without; the next holder does it then.
+constexpr Duration close_patience = std::chrono::seconds(5);
+constexpr Duration freeze_patience = std::chrono::seconds(30);
+
+}  // namespace
 
 // ------------------------------------------------------------------ MDS
 
@@ -44,7 +52,7 @@ void File_volume::send_allocations() {
 
 void File_volume::ask_report(Chunk_io& chunk, std::vector<Cs_id> const& failed,
                              std::string const& why) {
-  reports_.push_back({&chunk, failed, why, !chunk.is_idle()});
+  reports_.push_back({&chunk, chunk.version(), failed, why, !chunk.is_idle()});
 }
 
 void File_volume::send_reports() {
@@ -56,19 +64,19 @@ void File_volume::send_reports() {
     auto& report = *request.mutable_report_failed();
     report.set_file(file_.value);
     report.set_epoch(epoch_.value);
-    std::vector<Chunk_io*> asked;
+    std::vector<std::pair<Chunk_io*, Version>> asked;
     std::set<Cs_id> slow;
     for (Report const& one : reports) {
       if (one.waiting_io != waiting_turn) continue;
       auto& entry = *report.add_chunks();
       entry.set_chunk(one.chunk->id().value);
-      entry.set_version(one.chunk->version().value);
+      entry.set_version(one.version.value);
       for (Cs_id const cs : one.failed) {
         entry.add_failed(cs.value);
         if (link_of(cs).is_up() && link_of(cs).latency().is_slow()) slow.insert(cs);
       }
       report.set_reason(one.why);
-      asked.push_back(one.chunk);
+      asked.emplace_back(one.chunk, one.version);
     }
     if (asked.empty()) continue;
     for (Cs_id const cs : slow) report.add_slow(cs.value);
@@ -77,17 +85,9 @@ void File_volume::send_reports() {
         [this, asked, alive = std::weak_ptr<bool>(alive_)](Outcome<proto::Mds_reply> answer) {
           auto const token = alive.lock();
           if (token == nullptr || !*token || dead_ != Errc::ok) return;
-          if (answer.has_error()) {
-            if (lost_with(answer.error())) return;
-            for (Chunk_io* chunk : asked) chunk->report_failed();
-            return end_of_event();
-          }
-          proto::File_map const& map = answer.value().map();
-          std::set<std::uint32_t> answered;
-          for (auto const& one : map.chunks()) answered.insert(one.index());
-          adopt_map(map);
-          for (Chunk_io* chunk : asked)
-            if (!answered.contains(chunk->index())) chunk->report_failed();
+          if (answer.has_error() && lost_with(answer.error())) return;
+          for (auto const& [chunk, version] : asked) chunk->report_answered(version);
+          if (answer.has_value()) return adopt_map(answer.value().map());
           end_of_event();
         });
   }
@@ -161,6 +161,7 @@ void File_volume::on_tick() {
       restless_.push_back(chunk);
   if (!flushes_.empty()) drop_slow_servers();
   --batching_;
+  if (settling_ != nullptr && now() >= settling_->give_up) end_settling(Errc::timed_out);
   answer_comparisons();
   advance_sealing();
   if (!flushes_.empty()) flush_changed_ = true;
@@ -214,6 +215,7 @@ void File_volume::abort_all(Errc why) {
   give_up_confirmation();
   for (Request* const request : unconfirmed_) request->error = why;
   answer_confirmed(std::exchange(unconfirmed_, {}));
+  if (settling_ != nullptr) end_settling(why);
   for (auto& comparison : std::exchange(comparisons_, {}))
     answer_later([done = std::move(comparison.done), why] { done(make_error_code(why)); });
   for (auto& [_, flush] : std::exchange(flushes_, {}))
@@ -233,20 +235,30 @@ void File_volume::close_with(proto::Inode_change change, Done done) {
       if (why == Errc::ok) return done(make_error_code(Errc::closed));
       done(make_error_code(why));
     });
-  flush([this, change = std::move(change), done = std::move(done)](Result<void> flushed) {
-    closing_ = true;
-    if (reader_) return done(flushed);
-    proto::Mds_request request;
-    request.mutable_close_file()->set_file(file_.value);
-    request.mutable_close_file()->set_epoch(epoch_.value);
-    request.mutable_close_file()->set_shared(shared_);
-    // Without the data behind it a new size would show zeros for good.
-    if (flushed.has_value() && change.ByteSizeLong() != 0)
-      *request.mutable_close_file()->mutable_change() = change;
-    // Without an answer the session's end gives the lease back.
-    host_.mds().call(std::move(request), std::chrono::seconds(5),
-                     [done, flushed](Outcome<proto::Mds_reply>) { done(flushed); });
-  });
+  settle(now() + close_patience,
+         [this, change = std::move(change), done = std::move(done)](Result<void> const& settled) {
+           // Also what settling has changed.
+           flush([this, change, done, settled](Result<void> const& flushed) {
+             closing_ = true;
+             if (reader_) return done(flushed);
+             send_close(change, settled.has_value(), flushed, done);
+           });
+         });
+}
+
+void File_volume::send_close(proto::Inode_change const& change, bool settled,
+                             Result<void> const& flushed, Done const& done) {
+  proto::Mds_request request;
+  auto& close = *request.mutable_close_file();
+  close.set_file(file_.value);
+  close.set_epoch(epoch_.value);
+  close.set_shared(shared_);
+  close.set_unsettled(!settled || !flushed.has_value());
+  // Without the data behind it a new size would show zeros for good.
+  if (flushed.has_value() && change.ByteSizeLong() != 0) *close.mutable_change() = change;
+  // Without an answer the session's end gives the lease back.
+  host_.mds().call(std::move(request), std::chrono::seconds(5),
+                   [done, flushed](Outcome<proto::Mds_reply> const&) { done(flushed); });
 }
 
 std::uint64_t File_volume::mapped_chunks() const {
@@ -256,6 +268,13 @@ std::uint64_t File_volume::mapped_chunks() const {
 }
 
 void File_volume::give_lease_back(Done done) {
+  settle(now() + freeze_patience, [this, done = std::move(done)](Result<void> const& settled) {
+    if (!settled) return done(settled);
+    flush_and_give_back(done);
+  });
+}
+
+void File_volume::flush_and_give_back(Done done) {
   flush([this, done = std::move(done)](Result<void> const& flushed) {
     if (!flushed) return done(flushed);
     reader_ = true;

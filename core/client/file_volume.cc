@@ -65,6 +65,7 @@ File_volume::File_volume(Volume_host& host, std::string path, proto::Lease const
       chunk_bytes_(lease.file().attributes().chunk_size()),
       replicas_min_(std::max(1u, lease.file().attributes().replicas_min())),
       waits_when_full_(lease.file().attributes().on_full() == "wait"),
+      is_settled_(lease.clean() || use == Volume_use::read),
       serving_(use == Volume_use::read),
       reader_(use == Volume_use::read) {
   PS_ASSERT(chunk_bytes_ >= block_bytes && chunk_bytes_ % block_bytes == 0);

@@ -142,12 +142,20 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
     std::vector<Request*> requests;  // finished before it was asked for
     std::set<Cs_id> pending;
   };
+  struct Settling {
+    std::vector<std::uint32_t> left;  // chunks not asked yet, the lowest last
+    std::size_t asked = 0;            // those under way
+    std::uint64_t round = 0;
+    Time_point give_up{};
+    std::vector<Done> done;
+  };
   struct Comparison {
     std::uint32_t index = 0;
     Done done;
   };
   struct Report {
     Chunk_io* chunk;
+    Version version;
     std::vector<Cs_id> failed;
     std::string why;
     bool waiting_io;
@@ -167,6 +175,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void ask_allocation(Chunk_io& chunk) override;
   void ask_report(Chunk_io& chunk, std::vector<Cs_id> const& failed,
                   std::string const& why) override;
+  bool may_report() const override { return host_.mds().is_answering(); }
   void ask_map(Chunk_io& chunk) override;
   void confirm_map(Chunk_io& chunk) override;
   void mark_dirty(Chunk_io& chunk, Cs_id cs) override;
@@ -202,6 +211,9 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void send_allocations();
   void abort_all(Errc why);
   void answer_comparisons();
+  void send_close(proto::Inode_change const& change, bool settled, Result<void> const& flushed,
+                  Done const& done);
+  void flush_and_give_back(Done done);
 
   // Flush: file_flush.cc.
   /// Flushes what is dirty now; then `error` or what went wrong is the answer.
@@ -229,6 +241,15 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void send_seal(Cs_id cs);
   void seal_answered(Cs_id cs, Message& reply);
   void finish_sealing();
+
+  // After a holder that has gone without closing: file_settle.cc.
+  /// Makes the replicas of every chunk agree, as the first request to each would. What they differ
+  /// in is not durable before the next flush. Errors: timed_out at `give_up`, stale_epoch.
+  void settle(Time_point give_up, Done done);
+  std::vector<std::uint32_t> unsettled_chunks() const;
+  void settle_more();
+  void settled_one(Errc status);
+  void end_settling(Errc status);
 
   // Answers that no CS has checked the epoch of: file_confirm.cc.
   bool is_leased() const { return now() < host_.mds().leased_until(); }
@@ -281,6 +302,10 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   bool flush_changed_ = false;
   bool lost_writes_ = false;  // no FLUSH has told of it yet
   std::uint64_t losses_ = 0;
+
+  bool is_settled_;  // the replicas of every chunk agree, but for what was written under this lease
+  std::unique_ptr<Settling> settling_;
+  std::uint64_t settlings_ = 0;
 
   std::unique_ptr<Sealing> sealing_;
   Time_point fence_end_{};             // until then a former holder may still answer reads

@@ -14,6 +14,7 @@ constexpr Duration retry_jitter = std::chrono::milliseconds(100);
 constexpr Duration connect_timeout = std::chrono::seconds(2);
 // Two servers that each take the other for the master must not be asked in turn without a pause.
 constexpr int redirects_max = 3;
+constexpr Duration answer_expected = std::chrono::milliseconds(500);
 
 Slice serialized(proto::Mds_request const& request) {
   std::size_t const size = request.ByteSizeLong();
@@ -114,6 +115,7 @@ void Mds_session::link_down(Time_point now) {
   session_opening_ = false;
   by_wire_id_.clear();
   for (auto& [_, call] : calls_) call.wire_id = 0;
+  has_answered_ = false;
   if (preferred_.empty())
     retry_at_ =
         now + retry_min + Duration(random_.below(static_cast<std::uint64_t>(retry_jitter.count())));
@@ -129,6 +131,7 @@ void Mds_session::on_connected(Connection_id connection, Peer_info const& peer) 
   }
   linked_ = true;
   last_heard_ = clock_.now();
+  last_heartbeat_ = {};  // one is due: is it the master?
   if (on_link_) on_link_(true);
   send_pending();
 }
@@ -280,6 +283,7 @@ void Mds_session::handle_reply(std::uint64_t wire_id, proto::Mds_reply reply) {
   auto const status = static_cast<Errc>(reply.status());
   if (status == Errc::not_leader) return redirect(reply);
   redirects_ = 0;
+  has_answered_ = true;
   if (wire_id == session_wire_id_) return session_opened(reply);
   if (wire_id == heartbeat_wire_id_) return handle_heartbeat(reply);
   auto const known = by_wire_id_.find(wire_id);
@@ -315,6 +319,15 @@ void Mds_session::handle_heartbeat(proto::Mds_reply const& reply) {
   leased_until_ = last_heartbeat_ + lease_;
 }
 
+bool Mds_session::is_waiting() const {
+  return !by_wire_id_.empty() || session_wire_id_ != 0 || heartbeat_wire_id_ != 0;
+}
+
+bool Mds_session::is_answering() const {
+  if (!linked_ || !session_open_ || !has_answered_) return false;
+  return !is_waiting() || clock_.now() - std::max(last_heard_, asked_at_) < answer_expected;
+}
+
 void Mds_session::fail_overdue(Time_point now) {
   std::vector<Mds_done> overdue;
   for (auto place = calls_.begin(); place != calls_.end();) {
@@ -346,8 +359,7 @@ void Mds_session::on_tick() {
     return;
   }
   // Something was asked and nothing came for a whole try: another server may do better.
-  bool const waiting = !by_wire_id_.empty() || session_wire_id_ != 0 || heartbeat_wire_id_ != 0;
-  if (waiting && now - std::max(last_heard_, asked_at_) > options_.try_timeout) {
+  if (is_waiting() && now - std::max(last_heard_, asked_at_) > options_.try_timeout) {
     last_failure_ = connected_to_ + ": connected, but no answer";
     return link_down(now);
   }

@@ -66,6 +66,8 @@ class Mds_session final : private Connection_handler, public Ticker {
   std::string const& cluster_uuid() const { return cluster_uuid_; }
 
   bool is_linked() const { return linked_; }
+  /// Has the master that it is linked to answered, lately if it was asked?
+  bool is_answering() const;
   /// When the last answer of a master arrived; a client that has not heard for long must not trust
   /// that its leases still stand.
   Time_point last_heard() const { return last_heard_; }
@@ -102,6 +104,7 @@ class Mds_session final : private Connection_handler, public Ticker {
   void handle_heartbeat(proto::Mds_reply const& reply);
   void fail_overdue(Time_point now);
   std::uint64_t oldest_sequence() const;
+  bool is_waiting() const;
 
   Clock& clock_;
   Network& network_;
@@ -111,6 +114,7 @@ class Mds_session final : private Connection_handler, public Ticker {
 
   Connection_id connection_{};  // 0: none
   bool linked_ = false;         // connected and authenticated
+  bool has_answered_ = false;   // as the master, on this connection
   std::string connected_to_;
   std::size_t next_server_ = 0;
   std::string preferred_;  // where a redirect pointed; tried first

@@ -232,7 +232,7 @@ Applied apply_close_file(Context& context, proto::Close_file const& command) {
     store_inode(context.database, *inode);
   }
   // An unsealed holder has written nothing itself: whether earlier ones may is in `fenced`.
-  end_lease(context, lease, true);
+  end_lease(context, lease, !command.unsettled() || PS_MUTANT(close_unsettled_as_clean));
   return success();
 }
 

@@ -60,7 +60,7 @@ Applied apply_open_session(Context& context, proto::Open_session const& command)
 
 Applied apply_close_session(Context& context) {
   for (auto const& lease : leases_of(context.database, context.session)) {
-    end_lease(context, lease, lease.sealed);
+    end_lease(context, lease, false);  // nobody has said that it was flushed
   }
   forget_session(context, context.session);
   return success();

@@ -11,6 +11,12 @@ class Lease : public State_fixture {
     for (int i = 0; i < 4; ++i) servers_.push_back(add_server(1));
     EXPECT_EQ(create(1, "/volumes/vm1", 1ull << 30, 3, 2).status(), 0u);
   }
+  proto::Mds_reply open_shared(std::uint64_t session) {
+    proto::Mds_request request;
+    request.mutable_open_file()->set_path("/volumes/vm1");
+    request.mutable_open_file()->set_shared(true);
+    return ask(session, std::move(request));
+  }
   std::vector<std::uint32_t> servers_;
 };
 
@@ -111,12 +117,26 @@ TEST_F(Lease, A_clean_close_leaves_no_trace_but_an_unfenced_one_does) {
   EXPECT_EQ(leases(), 0u);
 }
 
-TEST_F(Lease, Close_session_gives_all_leases_back) {
+TEST_F(Lease, A_file_closed_with_replicas_that_may_differ_is_not_shared_before_its_next_writer) {
+  std::uint64_t file = 0;
+  lease(1, "/volumes/vm1", file);
+  expire(1);
+  auto const second = lease(2, "/volumes/vm1", file);
+  EXPECT_EQ(close_file(2, file, second, true).status(), 0u);
+  EXPECT_EQ(status(open_shared(2)), Errc::refused);
+  EXPECT_FALSE(open_file(2, "/volumes/vm1").lease().clean());
+  auto const third = lease(2, "/volumes/vm1", file);
+  EXPECT_EQ(close_file(2, file, third).status(), 0u);
+  EXPECT_EQ(status(open_shared(2)), Errc::ok);
+}
+
+TEST_F(Lease, Close_session_gives_all_leases_back_but_says_nothing_of_their_files) {
   std::uint64_t file = 0;
   lease(1, "/volumes/vm1", file);
   proto::Mds_request request;
   request.mutable_close_session();
   EXPECT_EQ(ask(1, request).status(), 0u);
+  EXPECT_EQ(status(open_shared(2)), Errc::refused);
   EXPECT_EQ(open_file(2, "/volumes/vm1").status(), 0u);
 }
 

@@ -102,10 +102,12 @@ class State_fixture : public ::testing::Test {
     for (auto const cs : unreachable) request.mutable_finish_seal()->add_unreachable(cs);
     return ask(session, std::move(request));
   }
-  proto::Mds_reply close_file(std::uint64_t session, std::uint64_t file, std::uint32_t epoch) {
+  proto::Mds_reply close_file(std::uint64_t session, std::uint64_t file, std::uint32_t epoch,
+                              bool unsettled = false) {
     proto::Mds_request request;
     request.mutable_close_file()->set_file(file);
     request.mutable_close_file()->set_epoch(epoch);
+    request.mutable_close_file()->set_unsettled(unsettled);
     return ask(session, std::move(request));
   }
   proto::Mds_reply allocate(std::uint64_t session, std::uint64_t file, std::uint32_t epoch,

@@ -135,7 +135,7 @@ void Sim_client::kill(bool silently) {
   in_flight_ = 0;
   unflushed_.clear();
   flushes_.clear();
-  opening_ = dead_volume_ = giving_back_ = closing_ = must_write_ = false;
+  opening_ = dead_volume_ = giving_back_ = closing_ = must_write_ = only_makes_good_ = false;
 }
 
 Duration Sim_client::slowest_flush(Moment from, Moment to) const {
@@ -176,8 +176,9 @@ void Sim_client::open() {
   opening_ = true;
   auto const life = life_;
   bool const force = options_.steals || std::exchange(steals_now_, false);
-  bool const shared = options_.shares && !force && !std::exchange(must_write_, false) &&
-                      world_.random().percent(60);
+  bool const must_write = std::exchange(must_write_, false);
+  only_makes_good_ = options_.shares && must_write && world_.random().percent(50);
+  bool const shared = options_.shares && !force && !must_write && world_.random().percent(60);
   cluster_->open(options_.path,
                  {.force = force, .patience = options_.open_patience, .shared = shared},
                  [this, life](Outcome<std::unique_ptr<client::Volume>> outcome) {
@@ -196,7 +197,8 @@ void Sim_client::opened(Outcome<std::unique_ptr<client::Volume>> outcome) {
   volume_ = std::move(outcome).value();
   auto const& file = static_cast<client::File_volume&>(*volume_);
   epoch_ = file.lease_epoch().value;
-  giving_back_ = false;
+  giving_back_ = std::exchange(only_makes_good_, false);
+  if (file.unsealed() != 0) ledger_.left_servers_behind(now());
   if (file.unsealed() == 0 && !file.is_shared()) ledger_.taken(epoch_, now());
   // Time for a former owner that has not noticed.
   if (world_.random().percent(50))

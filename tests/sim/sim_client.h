@@ -22,6 +22,11 @@ class Ledger {
   std::vector<Block_history>& blocks() { return blocks_; }
   std::uint64_t next_value() { return ++last_value_; }
   void power_lost(Moment when) { power_losses_.push_back(when); }
+  /// A dead writer's volume was taken without servers that nobody can reach: they may have had the
+  /// only copy of what others have lost with their power, and nobody had flushed.
+  void left_servers_behind(Moment when) {
+    if (!power_losses_.empty()) power_losses_.push_back(when);
+  }
   /// A client has taken the volume: from now on nothing of an older epoch may be acknowledged.
   void taken(std::uint32_t epoch, Moment when);
   /// Was a change that began at `start` under `epoch` acknowledged after the fence?
@@ -139,7 +144,8 @@ class Sim_client final : private Ticker {
   bool dead_volume_ = false;
   bool giving_back_ = false;  // no new requests; closed when the old ones are answered
   bool closing_ = false;
-  bool must_write_ = false;  // it cannot be shared as its last writer has left it
+  bool must_write_ = false;       // it cannot be shared as its last writer has left it
+  bool only_makes_good_ = false;  // it is closed at once, and then shared
   bool quiescing_ = false;
   bool reading_all_ = false;
   std::size_t next_read_ = 0;

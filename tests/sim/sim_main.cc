@@ -39,6 +39,8 @@ std::vector<pstorage::sim::Planted> const planted = {
     {"cache_what_is_not_flushed"},
     {"fail_without_room", 5, 12},
     {"forget_the_full_ones", 5, 12},
+    {"use_who_was_reported"},
+    {"close_unsettled_as_clean", 3, 4},
 };
 constexpr std::uint64_t seeds_a_mutant = 1000;
 
