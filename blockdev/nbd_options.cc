@@ -94,6 +94,8 @@ void Nbd_session::take_option(Option_header const& header, Slice data) {
                           limits_.tls != Session_limits::Tls::required || option == Option::abort ||
                           option == Option::starttls;
   if (!is_allowed && option == Option::export_name) return end("TLS is required");
+  if (extended_ && option == Option::export_name)
+    return end("EXPORT_NAME after extended headers: GO is needed");
   if (!is_allowed) return reply_option_error(Option_answer::err_tls_required, "TLS is required");
   switch (option) {
     case Option::export_name:
@@ -110,7 +112,16 @@ void Nbd_session::take_option(Option_header const& header, Slice data) {
     case Option::structured_reply:
       if (!data.empty())
         return reply_option_error(Option_answer::err_invalid, "this option takes no data");
+      if (extended_)
+        return reply_option_error(Option_answer::err_extended_headers,
+                                  "extended headers were chosen: they go beyond it");
       structured_ = true;
+      return reply_option(Option_answer::ack);
+    case Option::extended_headers:
+      if (!data.empty() || extended_)
+        return reply_option_error(Option_answer::err_invalid,
+                                  "this option takes no data, and comes once");
+      structured_ = extended_ = true;
       return reply_option(Option_answer::ack);
     case Option::list_meta_context:
       return take_meta(data, false);

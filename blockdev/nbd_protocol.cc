@@ -44,6 +44,15 @@ Result<Request_header> decode_request(std::byte const* from) {
                         .length = load_be<std::uint32_t>(from + 24)};
 }
 
+Result<Request_header> decode_extended_request(std::byte const* from) {
+  if (load_be<std::uint32_t>(from) != magic_extended_request) return Errc::bad_request;
+  return Request_header{.flags = load_be<std::uint16_t>(from + 4),
+                        .command = load_be<std::uint16_t>(from + 6),
+                        .cookie = load_be<std::uint64_t>(from + 8),
+                        .offset = load_be<std::uint64_t>(from + 16),
+                        .length = load_be<std::uint64_t>(from + 24)};
+}
+
 Result<Info_request> decode_info(Bytes data) {
   Decoder decoder(data);
   Info_request request;

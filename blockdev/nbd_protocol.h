@@ -1,6 +1,6 @@
 // The NBD protocol on the wire: numbers, parser and encoder. Big endian. No sockets, no state.
-// Source: NetworkBlockDevice/nbd doc/proto.md (fixed newstyle, structured replies,
-// base:allocation).
+// Source: NetworkBlockDevice/nbd doc/proto.md (fixed newstyle, structured replies, extended
+// headers, base:allocation).
 #pragma once
 
 #include <array>
@@ -21,6 +21,8 @@ inline constexpr std::uint64_t magic_option_reply = 0x0003e889045565a9;
 inline constexpr std::uint32_t magic_request = 0x25609513;
 inline constexpr std::uint32_t magic_simple_reply = 0x67446698;
 inline constexpr std::uint32_t magic_chunk = 0x668e33ef;
+inline constexpr std::uint32_t magic_extended_request = 0x21e41c71;
+inline constexpr std::uint32_t magic_extended_reply = 0x6e8a278c;
 
 // Handshake flags, the same bits from server and client.
 inline constexpr std::uint16_t flag_fixed_newstyle = 1;
@@ -36,6 +38,7 @@ enum class Option : std::uint32_t {
   structured_reply = 8,
   list_meta_context = 9,
   set_meta_context = 10,
+  extended_headers = 11,
 };
 
 enum class Option_answer : std::uint32_t {
@@ -51,6 +54,7 @@ enum class Option_answer : std::uint32_t {
   err_unknown = 0x80000006,
   err_shutdown = 0x80000007,
   err_too_big = 0x80000009,
+  err_extended_headers = 0x8000000a,
 };
 
 enum class Info : std::uint16_t { export_size = 0, name = 1, description = 2, block_size = 3 };
@@ -83,6 +87,7 @@ inline constexpr std::uint16_t command_no_hole = 1 << 1;
 inline constexpr std::uint16_t command_df = 1 << 2;
 inline constexpr std::uint16_t command_req_one = 1 << 3;
 inline constexpr std::uint16_t command_fast_zero = 1 << 4;
+inline constexpr std::uint16_t command_payload = 1 << 5;  // the length is that of data behind it
 
 enum class Error : std::uint32_t {
   none = 0,
@@ -102,6 +107,7 @@ enum class Chunk_type : std::uint16_t {
   offset_data = 1,
   offset_hole = 2,
   block_status = 5,
+  block_status_extended = 6,
   error = 0x8001,
 };
 
@@ -121,6 +127,7 @@ inline constexpr std::uint32_t preferred_bytes = 4096;
 inline constexpr std::size_t client_flags_bytes = 4;
 inline constexpr std::size_t option_header_bytes = 16;
 inline constexpr std::size_t request_bytes = 28;
+inline constexpr std::size_t extended_request_bytes = 32;
 
 template <typename T>
 constexpr T swap_bytes(T value) {
@@ -170,10 +177,12 @@ struct Request_header {
   std::uint16_t command = 0;  // Command, or one we do not know
   std::uint64_t cookie = 0;
   std::uint64_t offset = 0;
-  std::uint32_t length = 0;
+  std::uint64_t length = 0;
 };
-/// Errors: bad_request (magic).
+/// Of request_bytes. Errors: bad_request (magic).
 Result<Request_header> decode_request(std::byte const* from);
+/// Of extended_request_bytes. Errors: bad_request (magic).
+Result<Request_header> decode_extended_request(std::byte const* from);
 
 /// Data of INFO and GO.
 struct Info_request {

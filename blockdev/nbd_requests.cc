@@ -7,14 +7,23 @@
 namespace pstorage::nbd {
 namespace {
 
-// CACHE and WRITE_ZEROES with NO_HOLE may name up to 4 GiB: done in steps of this size.
+// CACHE and WRITE_ZEROES with NO_HOLE may name the whole volume: done in steps of this size.
 constexpr std::uint64_t step_bytes = 4u << 20;
+// Likewise TRIM and WRITE_ZEROES, which cost a request a chunk.
+constexpr std::uint64_t zero_step_bytes = 4ull << 30;
+constexpr std::uint64_t step_alignment = 64u << 20;
+// BLOCK_STATUS with extended headers goes on so far, as long as its reply has room.
+constexpr std::uint64_t status_bytes_max = 64ull << 30;
+// What a client says is behind a refused header is skipped up to here; then it is hung up on.
+constexpr std::uint64_t skipped_bytes_max = 1ull << 32;
 constexpr std::size_t zeros_bytes = 64u << 10;
 constexpr std::size_t extents_max = 1024;  // in one reply; the client asks on from where it ends
 
 /// Flags a command may carry; FUA on a command that does not write is meaningless but legal.
-std::uint16_t allowed_flags(Command command, bool structured) {
+std::uint16_t allowed_flags(Command command, bool structured, bool extended) {
   switch (command) {
+    case Command::write:
+      return static_cast<std::uint16_t>(command_fua | (extended ? command_payload : 0));
     case Command::read:
       return static_cast<std::uint16_t>(command_fua | (structured ? command_df : 0));
     case Command::write_zeroes:
@@ -40,18 +49,21 @@ bool Nbd_session::parse_request() {
     return true;
   }
   auto const view = input_.view();
-  if (view.size() < request_bytes) {
-    input_.want(request_bytes);
+  if (view.size() < header_bytes()) {
+    input_.want(header_bytes());
     return false;
   }
-  auto const header = decode_request(view.data());
+  auto const header =
+      extended_ ? decode_extended_request(view.data()) : decode_request(view.data());
   if (!header) {
     end("malformed request");
     return false;
   }
   if (header.value().command == static_cast<std::uint16_t>(Command::write))
     return take_write(header.value());
-  input_.skip(request_bytes);
+  if (extended_ && (header.value().flags & command_payload) != 0)
+    return skip_payload(header.value());
+  input_.skip(header_bytes());
   if (header.value().command == static_cast<std::uint16_t>(Command::disconnect)) {
     finish();
     return false;
@@ -60,28 +72,35 @@ bool Nbd_session::parse_request() {
   return true;
 }
 
-bool Nbd_session::take_write(Request_header const& header) {
-  std::size_t const length = header.length;
-  auto const there = input_.view().size() - request_bytes;
-  if (length > payload_bytes_max) {
-    input_.skip(request_bytes);
-    skipping_ = length;
-    reply_error(Command::write, header.cookie, Error::invalid);
-    return true;
+/// Refuses a request together with the data behind it.
+bool Nbd_session::skip_payload(Request_header const& header) {
+  if (header.length > skipped_bytes_max) {
+    end("a request with far too much data behind it");
+    return false;
   }
+  input_.skip(header_bytes());
+  skipping_ = header.length;
+  reply_error(header, Error::invalid);
+  return true;
+}
+
+bool Nbd_session::take_write(Request_header const& header) {
+  if (header.length > payload_bytes_max) return skip_payload(header);
+  auto const length = static_cast<std::size_t>(header.length);
+  auto const there = input_.view().size() - header_bytes();
   if (there >= length) {
-    auto payload = input_.part(request_bytes, length);
-    input_.skip(request_bytes + length);
+    auto payload = input_.part(header_bytes(), length);
+    input_.skip(header_bytes() + length);
     take_request(header, std::move(payload));
     return true;
   }
   if (length >= large_payload_bytes) {
     large_write_ = true;
     large_header_ = header;
-    input_.skip(request_bytes);
+    input_.skip(header_bytes());
     input_.begin_large(length);
   } else {
-    input_.want(request_bytes + length);
+    input_.want(header_bytes() + length);
   }
   return false;
 }
@@ -90,7 +109,7 @@ Error Nbd_session::check(Request_header const& header) const {
   if (lost_) return Error::shutdown;
   if (!is_known(header.command)) return Error::invalid;
   auto const command = static_cast<Command>(header.command);
-  if ((header.flags & ~allowed_flags(command, structured_)) != 0) return Error::invalid;
+  if ((header.flags & ~allowed_flags(command, structured_, extended_)) != 0) return Error::invalid;
   if (command == Command::flush)
     return header.offset == 0 && header.length == 0 ? Error::none : Error::invalid;
   bool const changes =
@@ -111,12 +130,11 @@ Error Nbd_session::check(Request_header const& header) const {
 }
 
 void Nbd_session::take_request(Request_header const& header, Slice payload) {
+  if (auto const error = check(header); error != Error::none) return reply_error(header, error);
   auto const command = static_cast<Command>(header.command);
-  if (auto const error = check(header); error != Error::none)
-    return reply_error(command, header.cookie, error);
   bool const nothing_to_do = header.length == 0 && command != Command::flush;
   bool const has_payload = command == Command::read || command == Command::write;
-  auto& request = new_request(header, has_payload ? header.length : 0);
+  auto& request = new_request(header, has_payload ? static_cast<std::uint32_t>(header.length) : 0);
   if (nothing_to_do) {
     if (command == Command::read) return read_done(request, std::vector<Slice>{});
     return request_done(request, success());
@@ -133,7 +151,7 @@ Nbd_session::Request& Nbd_session::new_request(Request_header const& header,
   Request& request = *free_;
   free_ = request.next_free;
   request.cookie = header.cookie;
-  request.offset = header.offset;
+  request.begin = request.offset = header.offset;
   request.left = request.length = header.length;
   request.charged = charged;
   request.command = static_cast<Command>(header.command);
@@ -147,6 +165,7 @@ Nbd_session::Request& Nbd_session::new_request(Request_header const& header,
 void Nbd_session::free_request(Request& request) {
   --in_flight_;
   bytes_in_flight_ -= request.charged;
+  request.extents.clear();
   request.next_free = free_;
   free_ = &request;
 }
@@ -170,18 +189,34 @@ void Nbd_session::submit(Request& request, Slice payload) {
     case Command::flush:
       return volume_->flush(done);
     case Command::trim:
-      return volume_->zero(request.offset, request.length, true, fua, done);
     case Command::write_zeroes:
-      if ((request.flags & command_no_hole) != 0) return submit_plain_zeros(request);
-      return volume_->zero(request.offset, request.length, false, fua, done);
     case Command::cache:
-      return submit_cache(request);
     case Command::block_status:
-      return submit_status(request);
+      return submit_step(request);
     case Command::disconnect:
       break;
   }
   PS_ASSERT(false);
+}
+
+/// The next part of what may be too much for one request to the volume.
+void Nbd_session::submit_step(Request& request) {
+  if (request.command == Command::cache) return submit_cache(request);
+  if (request.command == Command::block_status) return submit_status(request);
+  bool const plain = (request.flags & command_no_hole) != 0;
+  if (request.command == Command::write_zeroes && plain) return submit_plain_zeros(request);
+  submit_zeros(request);
+}
+
+void Nbd_session::submit_zeros(Request& request) {
+  auto step = std::min(request.left, zero_step_bytes);
+  // A block or cluster that lies in two steps would be whole in neither, and TRIM would leave it.
+  if (step < request.left) step -= (request.offset + step) % step_alignment;
+  auto const offset = request.offset;
+  request.offset += step;
+  request.left -= step;
+  volume_->zero(offset, step, request.command == Command::trim, (request.flags & command_fua) != 0,
+                [r = &request](Result<void> const& result) { r->session->step_done(*r, result); });
 }
 
 // Reading is what brings the blocks into the caches; the bytes themselves are not wanted.
@@ -219,15 +254,12 @@ void Nbd_session::submit_plain_zeros(Request& request) {
 
 void Nbd_session::step_done(Request& request, Result<void> result) {
   if (!result || request.left == 0 || phase_ == Phase::over) return request_done(request, result);
-  if (request.command == Command::cache)
-    submit_cache(request);
-  else
-    submit_plain_zeros(request);
+  submit_step(request);
 }
 
 void Nbd_session::submit_status(Request& request) {
   bool const one = (request.flags & command_req_one) != 0;
-  volume_->extents(request.offset, request.length, one ? 1 : extents_max,
+  volume_->extents(request.offset, request.left, one ? 1 : extents_max - request.extents.size(),
                    [r = &request](Result<std::vector<client::Extent>> result) {
                      r->session->status_done(*r, std::move(result));
                    });
@@ -240,22 +272,15 @@ void Nbd_session::read_done(Request& request, Result<std::vector<Slice>> result)
     std::uint64_t total = 0;
     for (auto const& slice : slices) total += slice.size();
     PS_ASSERT(total == request.length);
-    Encoder<28> head;
-    if (structured_ && request.length == 0)
-      head.put(magic_chunk)
-          .put(chunk_done)
-          .put(static_cast<std::uint16_t>(Chunk_type::none))
-          .put(request.cookie)
-          .put(std::uint32_t{0});
-    else if (structured_)
-      head.put(magic_chunk)
-          .put(chunk_done)
-          .put(static_cast<std::uint16_t>(Chunk_type::offset_data))
-          .put(request.cookie)
-          .put(std::uint32_t{8} + request.length)
-          .put(request.offset);
-    else
+    Reply_head head;
+    if (structured_ && request.length == 0) {
+      put_chunk(head, Chunk_type::none, request.cookie, request.begin, 0);
+    } else if (structured_) {
+      put_chunk(head, Chunk_type::offset_data, request.cookie, request.begin, 8 + request.length);
+      head.put(request.begin);
+    } else {
       head.put(magic_simple_reply).put(std::uint32_t{0}).put(request.cookie);
+    }
     auto const take = [&slices](std::size_t i) {
       return i < slices.size() ? std::move(slices[i]) : Slice{};
     };
@@ -267,28 +292,53 @@ void Nbd_session::read_done(Request& request, Result<std::vector<Slice>> result)
 
 void Nbd_session::status_done(Request& request, Result<std::vector<client::Extent>> result) {
   if (!result) return request_done(request, result.error());
-  auto const& extents = result.value();
-  std::uint64_t total = 0;
-  for (auto const& extent : extents) total += extent.length;
-  PS_ASSERT(!extents.empty() && extents.size() <= extents_max && total <= request.length);
-  if (!gone_) {
-    Encoder<24> head;
-    head.put(magic_chunk)
-        .put(chunk_done)
-        .put(static_cast<std::uint16_t>(Chunk_type::block_status))
-        .put(request.cookie)
-        .put(static_cast<std::uint32_t>(4 + 8 * extents.size()))
-        .put(allocation_context);
-    auto runs = Slice::allocate(8 * extents.size());
-    auto* to = runs.data();
-    for (auto const& extent : extents) {
+  auto& found = request.extents;
+  for (auto const& extent : result.value()) {
+    PS_ASSERT(extent.length <= request.left);
+    request.offset += extent.length;
+    request.left -= extent.length;
+    if (!found.empty() && found.back().hole == extent.hole)
+      found.back().length += extent.length;
+    else
+      found.push_back(extent);
+  }
+  PS_ASSERT(!found.empty() && found.size() <= extents_max);
+  bool const one = (request.flags & command_req_one) != 0;
+  bool const has_room = one ? found.size() == 1 : found.size() < extents_max;
+  if (extended_ && request.left != 0 && has_room && phase_ != Phase::over &&
+      request.offset - request.begin < status_bytes_max)
+    return submit_status(request);
+  if (one) found.resize(1);
+  if (!gone_) reply_status(request);
+  finish_request(request);
+}
+
+void Nbd_session::reply_status(Request const& request) {
+  auto const count = request.extents.size();
+  Reply_head head;
+  if (extended_) {
+    put_chunk(head, Chunk_type::block_status_extended, request.cookie, request.begin,
+              8 + 16 * count);
+    head.put(allocation_context).put(static_cast<std::uint32_t>(count));
+  } else {
+    put_chunk(head, Chunk_type::block_status, request.cookie, request.begin, 4 + 8 * count);
+    head.put(allocation_context);
+  }
+  auto runs = Slice::allocate((extended_ ? 16 : 8) * count);
+  auto* to = runs.data();
+  for (auto const& extent : request.extents) {
+    std::uint32_t const flags = extent.hole ? status_hole | status_zero : 0;
+    if (extended_) {
+      store_be(to, extent.length);
+      store_be(to + 8, std::uint64_t{flags});
+      to += 16;
+    } else {
       store_be(to, static_cast<std::uint32_t>(extent.length));
-      store_be(to + 4, extent.hole ? status_hole | status_zero : std::uint32_t{0});
+      store_be(to + 4, flags);
       to += 8;
     }
-    output_.push(head.bytes(), std::move(runs));
   }
-  finish_request(request);
+  output_.push(head.bytes(), std::move(runs));
 }
 
 void Nbd_session::request_done(Request& request, Result<void> const& result) {
@@ -298,9 +348,14 @@ void Nbd_session::request_done(Request& request, Result<void> const& result) {
   }
   if (!gone_) {
     if (result)
-      reply_simple(request.cookie, Error::none);
+      reply_success(request);
     else
-      reply_error(request.command, request.cookie, error_of(result.error()));
+      reply_error({.flags = 0,
+                   .command = static_cast<std::uint16_t>(request.command),
+                   .cookie = request.cookie,
+                   .offset = request.begin,
+                   .length = 0},
+                  error_of(result.error()));
   }
   finish_request(request);
 }
@@ -340,24 +395,39 @@ void Nbd_session::note_failure(std::error_code const& code) {
   exports_.mark_lost(*volume_);
 }
 
-void Nbd_session::reply_simple(std::uint64_t cookie, Error error) {
-  Encoder<16> head;
-  head.put(magic_simple_reply).put(static_cast<std::uint32_t>(error)).put(cookie);
+void Nbd_session::put_chunk(Reply_head& head, Chunk_type type, std::uint64_t cookie,
+                            std::uint64_t begin, std::uint64_t payload) const {
+  head.put(extended_ ? magic_extended_reply : magic_chunk)
+      .put(chunk_done)
+      .put(static_cast<std::uint16_t>(type))
+      .put(cookie);
+  if (extended_)
+    head.put(begin).put(payload);
+  else
+    head.put(static_cast<std::uint32_t>(payload));
+}
+
+void Nbd_session::reply_success(Request const& request) {
+  Reply_head head;
+  if (extended_)
+    put_chunk(head, Chunk_type::none, request.cookie, request.begin, 0);
+  else
+    head.put(magic_simple_reply).put(std::uint32_t{0}).put(request.cookie);
   output_.push(head.bytes());
 }
 
-void Nbd_session::reply_error(Command command, std::uint64_t cookie, Error error) {
+void Nbd_session::reply_error(Request_header const& header, Error error) {
   // With structured replies only these two must be answered by chunks; all else may be simple.
-  bool const chunk = structured_ && (command == Command::read || command == Command::block_status);
-  if (!chunk) return reply_simple(cookie, error);
-  Encoder<26> head;
-  head.put(magic_chunk)
-      .put(chunk_done)
-      .put(static_cast<std::uint16_t>(Chunk_type::error))
-      .put(cookie)
-      .put(std::uint32_t{6})
-      .put(static_cast<std::uint32_t>(error))
-      .put(std::uint16_t{0});
+  auto const command = static_cast<Command>(header.command);
+  bool const chunk =
+      extended_ || (structured_ && (command == Command::read || command == Command::block_status));
+  Reply_head head;
+  if (chunk) {
+    put_chunk(head, Chunk_type::error, header.cookie, header.offset, 6);
+    head.put(static_cast<std::uint32_t>(error)).put(std::uint16_t{0});
+  } else {
+    head.put(magic_simple_reply).put(static_cast<std::uint32_t>(error)).put(header.cookie);
+  }
   output_.push(head.bytes());
 }
 

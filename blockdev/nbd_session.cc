@@ -73,7 +73,7 @@ void Nbd_session::parse() {
 /// What was said in clear counts no more: somebody on the way may have said it.
 void Nbd_session::tls_started() {
   tls_ = Tls_state::secret;
-  structured_ = false;
+  structured_ = extended_ = false;
   meta_context_ = false;
 }
 

@@ -76,14 +76,17 @@ class Nbd_session {
     Nbd_session* session = nullptr;
     Request* next_free = nullptr;
     std::uint64_t cookie = 0;
+    std::uint64_t begin = 0;   // as the client said
     std::uint64_t offset = 0;  // of what is left to do
     std::uint64_t left = 0;
-    std::uint32_t length = 0;
+    std::uint64_t length = 0;
     std::uint32_t charged = 0;  // bytes counted in bytes_in_flight_
     Command command = Command::read;
     std::uint16_t flags = 0;
     Time_point begun{};
+    std::vector<client::Extent> extents;  // found so far
   };
+  using Reply_head = Encoder<Send_queue::head_bytes_max>;
 
   // nbd_session.cc
   void parse();
@@ -114,21 +117,29 @@ class Nbd_session {
   // nbd_requests.cc
   bool parse_request();
   bool take_write(Request_header const& header);
+  bool skip_payload(Request_header const& header);
+  std::size_t header_bytes() const { return extended_ ? extended_request_bytes : request_bytes; }
   void take_request(Request_header const& header, Slice payload);
   Error check(Request_header const& header) const;
   void submit(Request& request, Slice payload);
   void submit_cache(Request& request);
   void submit_plain_zeros(Request& request);
+  void submit_zeros(Request& request);
+  void submit_step(Request& request);
   void submit_status(Request& request);
   void read_done(Request& request, Result<std::vector<Slice>> result);
   void status_done(Request& request, Result<std::vector<client::Extent>> result);
+  void reply_status(Request const& request);
   void step_done(Request& request, Result<void> result);
   void request_done(Request& request, Result<void> const& result);
   void finish_request(Request& request);
   void count(Request const& request);
   void note_failure(std::error_code const& code);
-  void reply_simple(std::uint64_t cookie, Error error);
-  void reply_error(Command command, std::uint64_t cookie, Error error);
+  void reply_success(Request const& request);
+  void reply_error(Request_header const& header, Error error);
+  /// A reply's only chunk, or all of one but the data. `payload`: bytes behind the header.
+  void put_chunk(Reply_head& head, Chunk_type type, std::uint64_t cookie, std::uint64_t begin,
+                 std::uint64_t payload) const;
   Request& new_request(Request_header const& header, std::uint32_t charged);
   void free_request(Request& request);
 
@@ -150,7 +161,8 @@ class Nbd_session {
   bool no_zeroes_ = false;
   bool fixed_ = false;
   bool structured_ = false;
-  bool asking_ = false;  // an option waits for an answer from inside
+  bool extended_ = false;  // headers; structured_, too, then
+  bool asking_ = false;    // an option waits for an answer from inside
   bool parsing_ = false;
   bool gone_ = false;  // the client has disconnected
   std::uint32_t options_ = 0;
