@@ -305,7 +305,7 @@ Volume_opener::Volume_opener(client::Cluster& cluster, Executor& executor, Clock
     : cluster_(cluster), executor_(executor), clock_(clock), log_(log) {
   cluster_.set_holder_handler(
       [this](client::Volume* leased, proto::Holder_request const& request,
-             client::Cluster::Holder_answer answer) { asked(leased, request, std::move(answer)); });
+             client::Cluster::Holder_answer const& answer) { return asked(leased, request, answer); });
 }
 
 Volume_opener::~Volume_opener() {
@@ -335,12 +335,18 @@ void Volume_opener::open(std::string const& name, Duration patience, Volume_open
       });
 }
 
-void Volume_opener::asked(client::Volume* leased, proto::Holder_request const& request,
-                          client::Cluster::Holder_answer answer) {
-  for (auto* const volume : served_)
-    if (leased != nullptr && volume->is_locked_by(*leased))
-      return volume->asked(request, std::move(answer));
-  answer(failure(Errc::refused, "that is no volume that is served here"));
+bool Volume_opener::asked(client::Volume* leased, proto::Holder_request const& request,
+                          client::Cluster::Holder_answer const& answer) {
+  if (leased == nullptr) {
+    answer(failure(Errc::not_found, "it was closed just now"));
+    return true;
+  }
+  for (auto* const volume : served_) {
+    if (!volume->is_locked_by(*leased)) continue;
+    volume->asked(request, answer);
+    return true;
+  }
+  return false;
 }
 
 void Volume_opener::on_tick() {

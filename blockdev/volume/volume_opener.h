@@ -40,8 +40,8 @@ class Volume_opener final : public Ticker {
   friend class Served_volume;
   void open_in_use(Volume_name const& name, Duration patience, Failure const& why,
                    Volume_opened done);
-  void asked(client::Volume* leased, proto::Holder_request const& request,
-             client::Cluster::Holder_answer answer);
+  bool asked(client::Volume* leased, proto::Holder_request const& request,
+             client::Cluster::Holder_answer const& answer);
 
   client::Cluster& cluster_;
   Executor& executor_;

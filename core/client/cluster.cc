@@ -217,6 +217,7 @@ void Cluster::on_tick() {
   auto const volumes = volumes_;
   for (File_volume* volume : volumes)
     if (std::find(volumes_.begin(), volumes_.end(), volume) != volumes_.end()) volume->on_tick();
+  try_questions();
   Time_point const now = clock_.now();
   auto retries = std::exchange(retries_, {});
   for (auto& opening : retries) {

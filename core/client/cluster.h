@@ -84,10 +84,11 @@ class Cluster final : public Ticker, private Volume_host {
   proto::Lease_guard guard_of(Volume const& volume) const;
 
   /// Called when another client asks for something to be done with a file opened here.
-  /// `answer` has to be called once. nullptr: not open (any more).
+  /// nullptr: not open any more. Returns whether `answer` was or will be called, once; false: the
+  /// file is being opened or closed, and it is called again at the next tick.
   using Holder_answer = std::function<void(Outcome<void>)>;
-  using Holder_handler = std::function<void(Volume* volume, proto::Holder_request const& request,
-                                            Holder_answer answer)>;
+  using Holder_handler = std::function<bool(Volume* volume, proto::Holder_request const& request,
+                                            Holder_answer const& answer)>;
   void set_holder_handler(Holder_handler handler) { on_question_ = std::move(handler); }
   /// Asks whoever has the lease of `path`. Errors: not_found (nobody has), timed_out, the holder's.
   void ask_holder(std::string const& path, proto::Holder_request request, Duration patience,
@@ -108,6 +109,10 @@ class Cluster final : public Ticker, private Volume_host {
     std::function<void(Outcome<Opened_file>)> done;
     Time_point give_up{};
     Time_point again_at{};
+  };
+  struct Question {
+    proto::Holder_question asked;
+    Time_point give_up{};
   };
 
   Clock& clock() override { return clock_; }
@@ -132,6 +137,9 @@ class Cluster final : public Ticker, private Volume_host {
   void reader_answered(std::shared_ptr<Opening> const& opening,
                        Outcome<proto::Mds_reply> const& answer);
   void asked(proto::Holder_question const& question);
+  bool try_question(proto::Holder_question const& question);
+  void answer_question(std::uint64_t question, Outcome<void> const& result);
+  void try_questions();
 
   Clock& clock_;
   Network& network_;
@@ -146,6 +154,7 @@ class Cluster final : public Ticker, private Volume_host {
   std::vector<std::shared_ptr<Opening>> retries_;
   std::function<void(proto::Lease_wanted const&)> on_wanted_;
   Holder_handler on_question_;
+  std::vector<Question> questions_;  // about files that are being opened or closed
   Read_cache* read_cache_ = nullptr;
   std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };

@@ -10,6 +10,8 @@ namespace {
 
 constexpr Duration answer_patience = std::chrono::seconds(30);
 constexpr Duration reader_retry = std::chrono::milliseconds(50);
+// Of a question about a volume of which only one file is open yet, or still.
+constexpr Duration opening_patience = std::chrono::seconds(20);
 
 }  // namespace
 
@@ -134,32 +136,55 @@ void Cluster::ask_holder(std::string const& path, proto::Holder_request request,
 }
 
 void Cluster::asked(proto::Holder_question const& question) {
+  if (!try_question(question))
+    questions_.push_back({question, clock_.now() + opening_patience});
+}
+
+void Cluster::try_questions() {
+  for (auto& question : std::exchange(questions_, {})) {
+    if (try_question(question.asked)) continue;
+    if (clock_.now() < question.give_up)
+      questions_.push_back(std::move(question));
+    else
+      answer_question(question.asked.question(),
+                      failure(Errc::refused, "that is no volume that is served here"));
+  }
+}
+
+bool Cluster::try_question(proto::Holder_question const& question) {
   auto answer = [this, id = question.question(),
                  alive = std::weak_ptr<bool>(alive_)](Outcome<void> const& result) {
     auto const token = alive.lock();
-    if (token == nullptr || !*token) return;
-    proto::Mds_request request;
-    auto& out = *request.mutable_holder_answer();
-    out.set_question(id);
-    if (result.has_error()) {
-      out.set_status(static_cast<std::uint32_t>(errc_of(result.error().code)));
-      out.set_text(result.error().text);
-    }
-    session_.call(std::move(request), answer_patience, [](Outcome<proto::Mds_reply> const&) {});
+    if (token != nullptr && *token) answer_question(id, result);
   };
   File_volume* const volume = find(File_id{question.file()});
   if (question.request().has_compare_replicas()) {
-    if (volume == nullptr) return answer(failure(Errc::not_found, "it was closed just now"));
-    return volume->compare(question.request().compare_replicas().index(),
-                           [answer, path = volume->path()](Result<void> const& done) {
-                             if (done) return answer(success());
-                             answer(failure(done.error(), path + ": " + done.error().message()));
-                           });
+    if (volume == nullptr) {
+      answer(failure(Errc::not_found, "it was closed just now"));
+      return true;
+    }
+    volume->compare(question.request().compare_replicas().index(),
+                    [answer, path = volume->path()](Result<void> const& done) {
+                      if (done) return answer(success());
+                      answer(failure(done.error(), path + ": " + done.error().message()));
+                    });
+    return true;
   }
-  if (!on_question_)
-    return answer(failure(
-        Errc::busy, "it is in use by " + options_.session.name + ", which works on it: try again"));
-  on_question_(volume, question.request(), std::move(answer));
+  if (on_question_) return on_question_(volume, question.request(), answer);
+  answer(failure(Errc::busy,
+                 "it is in use by " + options_.session.name + ", which works on it: try again"));
+  return true;
+}
+
+void Cluster::answer_question(std::uint64_t question, Outcome<void> const& result) {
+  proto::Mds_request request;
+  auto& out = *request.mutable_holder_answer();
+  out.set_question(question);
+  if (result.has_error()) {
+    out.set_status(static_cast<std::uint32_t>(errc_of(result.error().code)));
+    out.set_text(result.error().text);
+  }
+  session_.call(std::move(request), answer_patience, [](Outcome<proto::Mds_reply> const&) {});
 }
 
 }  // namespace pstorage::client
