@@ -1,7 +1,6 @@
 #include "tests/sim/cluster_sim.h"
 
 #include <algorithm>
-#include <array>
 #include <utility>
 
 #include "tests/sim/sim_processes.h"
@@ -48,6 +47,7 @@ Cluster_sim::Cluster_sim(std::uint64_t seed, bool verbose)
   plan_.caching = seed % 3 == 0 && !plan_.slow_disk;
   plan_.full_disks = seed % 12 == 5 && !plan_.slow_disk;
   plan_.compares = seed % 5 == 2;
+  if (!plan_.slow_disk) plan_targets(seed);
   world_.set_verbose(verbose);
   ledger_.verbose = verbose;
   world_.set_tap([this](Sim_node const& from, Message const& message) { sent(from, message); });
@@ -273,6 +273,8 @@ void Cluster_sim::one_fault() {
   if (plan_.healing && random.percent(15)) return administer();
   // A reader that nobody hears for longer than its session must not believe what it knows.
   if (plan_.sharing && random.percent(8)) return isolate_client();
+  if (plan_.stalled_deaths && random.percent(20)) return kill_while_disks_stall();
+  if (plan_.deserters && random.percent(50)) return desert();
   Cs_host& server = *servers_[random.below(servers_.size())];
   auto const dice = random.below(100);
   if (dice < 22) return stop_cs(server, plan_.power_losses && random.percent(50));
@@ -291,38 +293,6 @@ void Cluster_sim::one_fault() {
   if (dice < 88 && plan_.power_losses) return power_off_everything();
   if (dice < 96) return aim();
   if (plan_.rot) rot_something();
-}
-
-/// Random faults hit the microseconds between a promise and what it rests on almost never: the next
-/// answer of this kind that a chunk server gives is followed by its death, or by everybody's.
-void Cluster_sim::aim() {
-  Sim_random& random = world_.random();
-  constexpr std::array targets{Operation::write, Operation::flush, Operation::control,
-                               Operation::repair, Operation::zero};
-  aim_ = Aim{.operation = targets[random.below(targets.size())],
-             .length_min = random.percent(50) ? 0u : 68u << 10,
-             .everybody = random.percent(50),
-             .power = plan_.power_losses && random.percent(50),
-             .delay = random.between(Duration{0}, std::chrono::microseconds(500)),
-             .until = world_.now() + std::chrono::seconds(2)};
-}
-
-void Cluster_sim::sent(Sim_node const& from, Message const& message) {
-  if (!aim_.has_value()) return;
-  Aim const aim = *aim_;
-  if (calm_ || world_.now() >= aim.until) return aim_.reset();
-  if (!message.header.is_reply || message.header.operation != aim.operation) return;
-  if (aim.operation == Operation::write && message.header.length < aim.length_min) return;
-  for (auto& server : servers_) {
-    if (&server->node != &from) continue;
-    aim_.reset();
-    // Later: the sender is in the middle of an event.
-    return world_.queue().at(aim.delay, [this, aim, victim = server.get()] {
-      if (calm_) return;
-      if (!aim.everybody) return stop_cs(*victim, aim.power);
-      aim.power ? power_off_everything() : kill_everything();
-    });
-  }
 }
 
 void Cluster_sim::kill_everything() {
@@ -392,25 +362,6 @@ void Cluster_sim::partition() {
   }
 }
 
-/// The holder of the volume cannot hear the MDS but reaches every chunk server, while somebody
-/// takes the volume over by force: only the seal stops it.
-void Cluster_sim::isolate_client() {
-  std::size_t holder = 0;
-  for (std::size_t i = 0; i < clients_.size(); ++i)
-    if (clients_[i]->has_volume()) holder = i;
-  Sim_node& client = *client_nodes_[holder];
-  for (std::size_t i = 0; i < clients_.size(); ++i)
-    if (i != holder && clients_[i]->is_running()) clients_[i]->steal_once();
-  Time_point const until =
-      world_.now() + world_.random().between(std::chrono::seconds(plan_.sharing ? 8 : 1),
-                                             std::chrono::seconds(plan_.sharing ? 14 : 12));
-  world_.write(Log_level::info, "FAULT isolated from the MDS", {{"node", client.name()}});
-  for (auto& mds : mds_) {
-    world_.cut(client, mds->node, until);
-    world_.cut(mds->node, client, until);
-  }
-}
-
 void Cluster_sim::rot_something() {
   // Always the same server: with rot on all of them nobody could promise anything.
   if (servers_[0]->flip_data(world_.random())) world_.mix(0xb17);
@@ -444,19 +395,26 @@ void Cluster_sim::settle() {
     std::string why;
     for (auto& client : clients_)
       if (!client->is_quiet()) why += " " + client->waiting_reason();
-    if (auto const map = tool_->fetch_map(*this); map.has_value())
-      for (auto const& chunk : map->chunks()) why += "; " + chunk.ShortDebugString();
-    return fail("no progress after healing: requests are not answered:" + why);
+    return fail("no progress after healing: requests are not answered:" + why + tell_map());
   }
   if (!run_until([&] { return told_ == 0; }, progress_patience))
     return fail("no progress after healing: the administrator gets no answer");
   if (!run_until([&] { return all_in_sync(); }, progress_patience) && fault_.empty())
-    return fail("no progress after healing: replicas are not brought up to date");
+    return fail("no progress after healing: replicas are not brought up to date" + tell_map());
   if (fault_.empty()) read_back();
   if (fault_.empty()) compare_replicas();
   if (fault_.empty() && !run_until([&] { return !has_orphans(); }, orphan_patience))
     fail("chunk servers keep replicas that nobody knows");
   if (auto broken = ledger_.check(); !broken.empty() && fault_.empty()) fail(broken);
+}
+
+std::string Cluster_sim::tell_map() {
+  proto::Mds_request lookup;
+  lookup.mutable_lookup()->set_path("/volumes/v");
+  std::string text = "; " + ask(std::move(lookup)).file().ShortDebugString();
+  if (auto const map = tool_->fetch_map(*this); map.has_value())
+    for (auto const& chunk : map->chunks()) text += "; " + chunk.ShortDebugString();
+  return text;
 }
 
 bool Cluster_sim::all_in_sync() {

@@ -36,6 +36,9 @@ struct Cluster_plan {
   bool compares = false;    // clients have replicas compared at any time (pstorage check --repair)
   bool sharing = false;     // clients give the volume back by themselves, and many read it at once
   bool caching = false;     // clients have read caches
+  bool stalled_deaths = false;  // everybody dies while the disks do not answer
+  bool late_reports = false;    // the MDS reads of a failed server when it has long come back
+  bool deserters = false;       // holders die whom some servers no longer heard
   Duration session_timeout =
       std::chrono::seconds(10);  // of all metadata servers: clients rely on it
   Duration chaos = std::chrono::seconds(20);
@@ -89,17 +92,23 @@ class Cluster_sim {
 
   void chaos();
   void one_fault();
-  void aim();
-  void sent(Sim_node const& from, Message const& message);
   void kill_everything();
   void power_off_everything();
   void partition();
-  void isolate_client();
   void pause_somebody();
   void rot_something();
   void heal();
   void run_for(Duration time);
   bool run_until(std::function<bool()> const& condition, Duration patience);
+
+  // sim_aimed.cc
+  void plan_targets(std::uint64_t seed);
+  void aim();
+  void sent(Sim_node const& from, Message const& message);
+  void kill_while_disks_stall();
+  void delay_report(Sim_node const& from, Message const& message);
+  void isolate_client();
+  void desert();
 
   // sim_healing.cc
   void begin_healing();
@@ -118,6 +127,7 @@ class Cluster_sim {
 
   void settle();
   bool all_in_sync();
+  std::string tell_map();
   void read_back();
   void compare_replicas();
   void fail(std::string const& what);
@@ -131,6 +141,7 @@ class Cluster_sim {
   std::unique_ptr<Tool> tool_;
   Ledger ledger_;
   std::optional<Aim> aim_;
+  Time_point next_late_report_{};
   bool calm_ = false;                 // no faults any more
   std::set<std::uint32_t> released_;  // asked for, and not taken back
   std::uint32_t told_ = 0;            // administrator's commands without an answer

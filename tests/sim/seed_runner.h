@@ -80,9 +80,9 @@ struct Planted {
   std::uint64_t step = 1;
 };
 
-/// Plants each of `planted` (core/mutant.h), or only `only`, and looks for a seed up to `seeds_max`
-/// that `run(seed, verbose)` fails with. Prints what was found and last "N passed, M failed".
-/// Returns the exit code.
+/// Plants each of `planted` (core/mutant.h), or only `only`, and looks among its first `seeds_max`
+/// seeds for one that `run(seed, verbose)` fails with. Prints what was found and last "N passed, M
+/// failed". Returns the exit code.
 template <typename Run>
 int find_mutants(std::vector<Planted> const& planted, std::string const& only,
                  std::uint64_t seeds_max, Run const& run) {
@@ -92,8 +92,8 @@ int find_mutants(std::vector<Planted> const& planted, std::string const& only,
     activate_mutant(name);
     std::uint64_t seed = 0;
     std::string fault;
-    for (auto next = first; fault.empty() && next <= seeds_max; next += step)
-      fault = run(seed = next, false).fault;
+    for (std::uint64_t tried = 0; fault.empty() && tried < seeds_max; ++tried)
+      fault = run(seed = first + tried * step, false).fault;
     activate_mutant("");
     bool const is_caught = !fault.empty();
     std::printf(

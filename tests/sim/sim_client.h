@@ -95,6 +95,7 @@ class Sim_client final : private Ticker {
   /// How long flushes that began in [from, to] took, the longest; one without an answer until now.
   Duration slowest_flush(Moment from, Moment to) const;
   bool has_volume() const { return volume_ != nullptr; }
+  bool is_shared() const;
   /// Gives the volume back.
   void close();
   /// Since when the oldest unanswered request waits.
@@ -112,7 +113,6 @@ class Sim_client final : private Ticker {
   };
   void on_tick() override;
   void open_cache();
-  bool is_shared() const;
   void open();
   void wanted();
   void opened(Outcome<std::unique_ptr<client::Volume>> outcome);

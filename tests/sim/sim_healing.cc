@@ -56,6 +56,7 @@ void Cluster_sim::release_somebody() {
 }
 
 void Cluster_sim::change_replicas() {
+  if (told_ != 0) return;  // of two that are under way at once any may be the last
   Sim_random& random = world_.random();
   // Rot in one of two replicas while the other is away could take the only good copy.
   std::uint32_t const lowest = plan_.rot ? 2 : 1;

@@ -17,7 +17,7 @@ using pstorage::sim::Run_result;
 /// this many seeds. Not here: compare_beside_changes, which its 200 seeds of 1,000 do not show.
 std::vector<pstorage::sim::Planted> const planted = {
     {"skip_the_seal"},
-    {"acknowledge_before_the_journal"},
+    {"acknowledge_before_the_journal", 1, 12},
     {"flush_without_sync"},
     {"serve_a_syncing_replica"},
     {"forget_the_lost_writes"},
@@ -39,8 +39,8 @@ std::vector<pstorage::sim::Planted> const planted = {
     {"cache_what_is_not_flushed"},
     {"fail_without_room", 5, 12},
     {"forget_the_full_ones", 5, 12},
-    {"use_who_was_reported"},
-    {"close_unsettled_as_clean", 3, 4},
+    {"use_who_was_reported", 10, 12},
+    {"close_unsettled_as_clean", 11, 12},
 };
 constexpr std::uint64_t seeds_a_mutant = 1000;
 
