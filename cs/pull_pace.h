@@ -8,8 +8,8 @@
 
 namespace pstorage::cs {
 
-/// Keeps the clients' latency at this server within twice of what it is without copying. Without
-/// clients there is no limit. The latency without copying is measured again and again: for three
+/// Keeps the clients' p99 within twice of what it is without copying. Without clients there is no
+/// limit. The latency without copying is measured again and again: for three
 /// tenths of a second every ten seconds nothing is copied.
 class Pull_pace {
  public:
@@ -20,6 +20,8 @@ class Pull_pace {
   /// May the next piece be copied now?
   bool may_take() const { return allowance_ > 0 && !is_measuring_; }
   void took(std::uint64_t bytes);
+  /// Was a client served lately?
+  bool has_clients() const { return idle_ < idle_intervals; }
   /// Bytes a second at present.
   double rate() const { return rate_; }
 
@@ -32,13 +34,14 @@ class Pull_pace {
   double sum_us_ = 0;       // of this interval
   std::uint64_t samples_ = 0;
   std::uint64_t bytes_ = 0;
-  unsigned idle_ = 0;   // intervals without clients
+  unsigned idle_ = idle_intervals;  // intervals without clients
   unsigned quiet_ = 0;  // intervals without copying, one behind the other
   bool is_measuring_ = false;
   Time_point last_{};
   Time_point interval_began_{};
   Time_point measured_{};
 
+  static constexpr unsigned idle_intervals = 5;  // without a client: there is none
   static constexpr double rate_max = 2.0 * (1u << 30);
 };
 

@@ -11,7 +11,7 @@ constexpr std::uint64_t reserve_min = 64u << 20;
 constexpr std::uint64_t reserve_max = 1u << 30;
 constexpr Duration space_interval = std::chrono::seconds(1);
 // Per tick (10 ms): bounded, so that a request never waits long behind housekeeping.
-constexpr std::size_t blocks_a_tick = 512;
+constexpr std::size_t blocks_a_tick = 128;
 constexpr std::size_t blocks_pressed = 8192;
 // A journal record beside its data.
 constexpr std::size_t record_overhead = record_header_bytes + body_bytes_max;

@@ -237,7 +237,7 @@ class Store final : private Journal::Listener {
   void writer_accepted(Chunk& chunk, Lsn lsn, Stamp stamp);
   void note_large(Chunk& chunk, Lsn lsn, std::uint32_t offset, std::uint32_t length);
   static bool may_be_large(Chunk const& chunk, std::uint32_t offset, std::uint32_t blocks,
-                           std::size_t data_bytes);
+                           std::size_t data_bytes, std::size_t inline_max);
   Lsn write_inline(Chunk& chunk, Record record, Bytes crcs, Slice const& data);
   Lsn repair_inline(Chunk& chunk, Record record, std::span<Block_record const> records,
                     Slice const& data);

@@ -5,6 +5,12 @@
 #include "cs/store.h"
 
 namespace pstorage::cs {
+namespace {
+
+// A copied replica is written once: more than this at a time is put in place at once.
+constexpr std::size_t repair_inline_max = 16u << 10;
+
+}  // namespace
 
 Staged& Store::stage(Chunk& chunk, std::uint32_t block, Lsn lsn) {
   Page& page = chunks_.page_of(chunk, block / page_blocks);
@@ -71,8 +77,8 @@ void Store::note_large(Chunk& chunk, Lsn lsn, std::uint32_t offset, std::uint32_
 // one large write a block at a time: were a second one to tear the first, nobody could say whether
 // the first had been flushed. So where one is not synced yet, the data goes through the journal.
 bool Store::may_be_large(Chunk const& chunk, std::uint32_t offset, std::uint32_t blocks,
-                         std::size_t data_bytes) {
-  if (data_bytes <= inline_bytes_max) return false;
+                         std::size_t data_bytes, std::size_t inline_max) {
+  if (data_bytes <= inline_max) return false;
   if (chunk.large_sync.empty()) return true;
   auto const from = chunk.large_sync.begin() + offset / block_bytes;
   return std::all_of(from, from + blocks,
@@ -112,7 +118,7 @@ Store::Accepted Store::write(Chunk& chunk, std::uint32_t offset, Slice const& cr
   record.offset = offset;
   record.length = length;
   Accepted accepted;
-  accepted.large = may_be_large(chunk, offset, blocks, data.size());
+  accepted.large = may_be_large(chunk, offset, blocks, data.size(), inline_bytes_max);
   turn_blocks_ += blocks;
   if (!accepted.large) {
     accepted.lsn = write_inline(chunk, record, crcs.bytes(), data);
@@ -186,7 +192,7 @@ Store::Accepted Store::repair(Chunk& chunk, std::uint32_t offset,
   turn_blocks_ += blocks;
   chunk.replica.repaired();
   chunks_.mark_dirty(chunk);
-  if (!may_be_large(chunk, offset, blocks, data.size())) {
+  if (!may_be_large(chunk, offset, blocks, data.size(), repair_inline_max)) {
     return {repair_inline(chunk, record, records, data), false};
   }
   record.type = Record_type::large_repair;

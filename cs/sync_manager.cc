@@ -6,6 +6,12 @@
 #include "cs/peer_address.h"
 
 namespace pstorage::cs {
+namespace {
+
+// Beside clients: who puts so much in place, or reads it, holds them up for about 0.2 ms.
+constexpr std::uint32_t piece_blocks = 8;
+
+}  // namespace
 
 Sync_manager::Sync_manager(Clock& clock, Network& network, Log& log, Store& store, Pull_pace& pace,
                            Host_id own_host, Report report, Sync_options options)
@@ -312,13 +318,31 @@ void Sync_manager::on_table(Task& task, Message& message) {
   next_run(task);
 }
 
+bool Sync_manager::is_pulling() const {
+  return std::any_of(tasks_.begin(), tasks_.end(), [](auto const& one) {
+    return one.second.state == State::pull || one.second.state == State::store;
+  });
+}
+
+/// The run to pull next. Beside clients a small one.
+Sync_manager::Run Sync_manager::take_piece(Task& task) {
+  Run& last = task.runs.back();
+  if (pace_.has_clients() && last.blocks > piece_blocks) {
+    Run const piece{last.first, piece_blocks};
+    last.first += piece_blocks;
+    last.blocks -= piece_blocks;
+    task.runs.push_back(piece);
+  }
+  return task.runs.back();
+}
+
 void Sync_manager::next_run(Task& task) {
   if (!task.runs.empty()) {
-    if (!pace_.may_take()) {
+    if (!pace_.may_take() || (pace_.has_clients() && is_pulling())) {
       task.state = State::held;
       return;
     }
-    Run const run = task.runs.back();
+    Run const run = take_piece(task);
     pace_.took(run.blocks * block_bytes);
     return ask(task, Operation::pull, run.first * block_bytes, run.blocks * block_bytes);
   }
@@ -395,6 +419,7 @@ void Sync_manager::store_pulled(Task& task) {
   store_kept(0);
   task.pulled = {};
   task.runs.pop_back();
+  task.state = State::held;
   next_run(task);
 }
 

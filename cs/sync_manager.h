@@ -105,6 +105,8 @@ class Sync_manager final : private Connection_handler {
   void ask(Task& task, Operation operation, std::uint32_t offset, std::uint32_t length);
   void on_table(Task& task, Message& message);
   void on_pull(Task& task, Message& message);
+  bool is_pulling() const;
+  Run take_piece(Task& task);
   void next_run(Task& task);
   void store_pulled(Task& task);
   void commit(Task& task);

@@ -54,20 +54,20 @@ TEST_F(Pace, Without_clients_there_is_no_limit) {
   EXPECT_GT(run(std::chrono::seconds(5), false, true), 1000 * megabyte);
 }
 
-TEST_F(Pace, Clients_wait_at_most_twice_as_long_and_the_copying_uses_what_that_leaves) {
+TEST_F(Pace, Clients_wait_little_longer_and_the_copying_uses_what_that_leaves) {
   run(std::chrono::seconds(5), true, false);
   average();
   run(std::chrono::seconds(10), true, true);  // finds its rate
   average();
   auto const rate = run(std::chrono::seconds(60), true, true);
-  EXPECT_LT(average(), 2 * base_us_);
-  EXPECT_GT(rate, 0.35 * capacity_);
+  EXPECT_LT(average(), 1.35 * base_us_);
+  EXPECT_GT(rate, 0.1 * capacity_);
 }
 
 TEST_F(Pace, Copying_that_begins_beside_clients_begins_gently) {
   run(std::chrono::seconds(5), true, false);
-  EXPECT_LT(run(std::chrono::milliseconds(500), true, true), 25 * megabyte);
-  EXPECT_LT(worst_, 2 * base_us_);
+  EXPECT_LT(run(std::chrono::milliseconds(500), true, true), 6 * megabyte);
+  EXPECT_LT(worst_, 1.3 * base_us_);
 }
 
 TEST_F(Pace, It_also_works_when_clients_come_in_the_middle_of_a_copy) {
@@ -75,8 +75,8 @@ TEST_F(Pace, It_also_works_when_clients_come_in_the_middle_of_a_copy) {
   run(std::chrono::seconds(15), true, true);
   average();
   auto const rate = run(std::chrono::seconds(60), true, true);
-  EXPECT_LT(average(), 2.1 * base_us_);
-  EXPECT_GT(rate, 0.35 * capacity_);
+  EXPECT_LT(average(), 1.35 * base_us_);
+  EXPECT_GT(rate, 0.1 * capacity_);
 }
 
 TEST_F(Pace, A_server_that_gets_slower_by_itself_is_measured_again) {
@@ -84,7 +84,7 @@ TEST_F(Pace, A_server_that_gets_slower_by_itself_is_measured_again) {
   run(std::chrono::seconds(20), true, true);
   base_us_ = 1000;  // the clients do more, or the disk is worse now
   run(std::chrono::minutes(3), true, true);
-  EXPECT_GT(run(std::chrono::seconds(30), true, true), 0.35 * capacity_);
+  EXPECT_GT(run(std::chrono::seconds(30), true, true), 0.1 * capacity_);
 }
 
 TEST_F(Pace, Some_copying_goes_on_however_bad_it_is) {
