@@ -263,7 +263,7 @@ void Store::on_tick() {
   }
   apply_large();
   want_checkpoint(now);
-  step_checkpoint(pressed_ ? blocks_pressed : blocks_a_tick);
+  step_checkpoint(pressed_ || stopping_ ? blocks_pressed : blocks_a_tick);
   carry_out_removals();
   chunks_.trim_files();
   if (stopping_) step_stop();
@@ -284,7 +284,7 @@ void Store::on_durable(Lsn durable) {
   apply_large();
   if (pressed_) apply_some(blocks_pressed);
   carry_out_removals();
-  if (checkpoint_ != Checkpoint::none) step_checkpoint(blocks_a_tick);
+  if (checkpoint_ != Checkpoint::none) step_checkpoint(stopping_ ? blocks_pressed : blocks_a_tick);
   if (stopping_) step_stop();
   if (on_progress_) on_progress_();
 }

@@ -178,6 +178,8 @@ class Chunk_io final : private Cs_op_owner {
   bool can_write() const;
   bool can_read() const;
   bool has_good_member() const;
+  /// One that has been opened since it was last away, and has lost nothing.
+  bool has_proven_member() const;
   bool is_missing_everywhere() const;
   bool has_joiner() const;
   bool needs_members() const;

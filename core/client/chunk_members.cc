@@ -61,6 +61,14 @@ bool Chunk_io::has_good_member() const {
   });
 }
 
+bool Chunk_io::has_proven_member() const {
+  if (PS_MUTANT(believe_who_was_away)) return true;
+  return std::any_of(replicas_.begin(), replicas_.end(), [](Replica const& replica) {
+    return replica.state == proto::REPLICA_IN_SYNC && replica.link->is_up() && replica.opened &&
+           !replica.refused && !replica.missing && !replica.lost_writes;
+  });
+}
+
 std::string Chunk_io::waiting_reason() const {
   if (is_idle()) return {};
   std::string const name = "chunk " + std::to_string(id_.value);
@@ -321,6 +329,8 @@ void Chunk_io::send_again_to_all() {
 void Chunk_io::report_if_needed() {
   if (host_.is_reader()) return;
   if (!has_good_member()) return look_for_members();
+  // Nobody is given up for one that was away and has not told yet what it has lost.
+  if (!has_proven_member()) return;
   // Not while the MDS is away: what is true now need not be when it reads it.
   if (reporting_ || !host_.may_report() || host_.now() < retry_report_at_) return;
   bool const changes = wants_change();
