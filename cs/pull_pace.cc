@@ -7,7 +7,7 @@ namespace {
 
 constexpr Duration interval = std::chrono::milliseconds(100);
 constexpr Duration measure_every = std::chrono::seconds(10);
-constexpr double rate_min = 4.0 * (1u << 20);     // repair goes on, whatever happens
+constexpr double rate_min = 4.0 * (1u << 20);    // repair goes on, whatever happens
 constexpr double rate_start = 4.0 * (1u << 20);  // beside clients
 constexpr double burst_seconds = 0.05;
 constexpr double burst_min = 256 << 10;

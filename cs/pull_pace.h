@@ -35,7 +35,7 @@ class Pull_pace {
   std::uint64_t samples_ = 0;
   std::uint64_t bytes_ = 0;
   unsigned idle_ = idle_intervals;  // intervals without clients
-  unsigned quiet_ = 0;  // intervals without copying, one behind the other
+  unsigned quiet_ = 0;              // intervals without copying, one behind the other
   bool is_measuring_ = false;
   Time_point last_{};
   Time_point interval_began_{};

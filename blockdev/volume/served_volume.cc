@@ -303,9 +303,10 @@ void Served_volume::take_back() {
 
 Volume_opener::Volume_opener(client::Cluster& cluster, Executor& executor, Clock& clock, Log& log)
     : cluster_(cluster), executor_(executor), clock_(clock), log_(log) {
-  cluster_.set_holder_handler(
-      [this](client::Volume* leased, proto::Holder_request const& request,
-             client::Cluster::Holder_answer const& answer) { return asked(leased, request, answer); });
+  cluster_.set_holder_handler([this](client::Volume* leased, proto::Holder_request const& request,
+                                     client::Cluster::Holder_answer const& answer) {
+    return asked(leased, request, answer);
+  });
 }
 
 Volume_opener::~Volume_opener() {

@@ -136,8 +136,7 @@ void Cluster::ask_holder(std::string const& path, proto::Holder_request request,
 }
 
 void Cluster::asked(proto::Holder_question const& question) {
-  if (!try_question(question))
-    questions_.push_back({question, clock_.now() + opening_patience});
+  if (!try_question(question)) questions_.push_back({question, clock_.now() + opening_patience});
 }
 
 void Cluster::try_questions() {
