@@ -263,6 +263,11 @@ void Metadata_server::answer(Applied_entry& entry) {
   }
   if (waiting.op == Mds_request::kOpenFile && is_ok) {
     auto& lease = *entry.reply.mutable_lease();
+    // Changes were told to a client that did not know yet that it has the lease.
+    if (entry.is_repeated) {
+      lease.mutable_map()->Clear();
+      fill_map(state_->database(), File_id{lease.file().id()}, *lease.mutable_map());
+    }
     Duration fence{0};
     for (auto const session : lease.previous_sessions()) {
       auto const former = tables_.sessions.find(Session_id{session});

@@ -150,8 +150,8 @@ Outcome<std::vector<Applied_entry>> State_machine::apply(std::span<Committed_ent
   database_->run("BEGIN IMMEDIATE");
   auto const begin = database_->total_changes();
   for (auto const& entry : entries) {
-    results.push_back({entry.index, {}});
-    apply_entry(entry, batch, results.back().reply);
+    results.push_back({.index = entry.index, .reply = {}});
+    apply_entry(entry, batch, results.back());
     if (database_->failed() || database_->total_changes() - begin >= rows_max) break;
   }
   auto const last = results.back().index;
@@ -167,12 +167,12 @@ Outcome<std::vector<Applied_entry>> State_machine::apply(std::span<Committed_ent
 }
 
 void State_machine::apply_entry(Committed_entry const& committed, Effects& effects,
-                                proto::Mds_reply& reply) {
+                                Applied_entry& applied) {
   if (committed.bytes.empty()) return;  // of the log itself
   Entry entry;
   if (!entry.ParseFromString(committed.bytes)) {
     // Every member sees the same bytes, so every member refuses it alike.
-    refuse(reply, failure(Errc::bad_request, "malformed log entry"));
+    refuse(applied.reply, failure(Errc::bad_request, "malformed log entry"));
     return;
   }
   std::vector<Space_report> space;
@@ -189,13 +189,14 @@ void State_machine::apply_entry(Committed_entry const& committed, Effects& effec
                   Session_id{request.session()},
                   space,
                   own};
-  apply_command(context, request, reply);
+  apply_command(context, request, applied);
   effects.merge(std::move(own));
 }
 
 void State_machine::apply_command(Context& context, Mds_request const& request,
-                                  proto::Mds_reply& reply) {
+                                  Applied_entry& entry) {
   auto& database = *database_;
+  auto& reply = entry.reply;
   auto const session = context.session;
   if (request.op_case() == Mds_request::kOpenSession) {
     auto const opened = apply_open_session(context, request.open_session());
@@ -215,6 +216,7 @@ void State_machine::apply_command(Context& context, Mds_request const& request,
     stored.bind(1, session);
     stored.bind(2, request.sequence());
     if (stored.next()) {
+      entry.is_repeated = true;
       if (!reply.ParseFromString(stored.text(0))) {
         refuse(reply, failure(Errc::corrupt, "a stored reply cannot be read"));
       }

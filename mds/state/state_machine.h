@@ -18,6 +18,7 @@ namespace pstorage::mds {
 struct Applied_entry {
   std::uint64_t index = 0;
   proto::Mds_reply reply;
+  bool is_repeated = false;  // the stored answer of a command that has come again
 };
 
 /// Thread: one owner.
@@ -44,8 +45,8 @@ class State_machine {
 
  private:
   explicit State_machine(std::unique_ptr<Database> database) : database_(std::move(database)) {}
-  void apply_entry(Committed_entry const& entry, Effects& effects, proto::Mds_reply& reply);
-  void apply_command(Context& context, proto::Mds_request const& request, proto::Mds_reply& reply);
+  void apply_entry(Committed_entry const& entry, Effects& effects, Applied_entry& applied);
+  void apply_command(Context& context, proto::Mds_request const& request, Applied_entry& applied);
 
   std::unique_ptr<Database> database_;
   std::uint64_t applied_ = 0;

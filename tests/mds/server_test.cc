@@ -311,6 +311,23 @@ TEST_F(Server, A_holder_that_reconnects_gets_its_maps_again) {
   EXPECT_EQ(pushes[0].map_changed().chunks(0).chunk(), chunk.chunk());
 }
 
+TEST_F(Server, Who_asks_for_a_lease_again_gets_the_map_as_it_is_now) {
+  auto const tool = connect(Role::tool);
+  open_session(tool, 5);
+  add_server(tool, 5);
+  create(client_, 1, "/file");
+  proto::Mds_request request;
+  request.mutable_open_file()->set_path("/file");
+  request.set_session(1);
+  request.set_sequence(sequences_[1] + 1);  // as lease() will
+  auto const held = lease(client_, 1, "/file");
+  EXPECT_EQ(held.map().chunks_size(), 0);
+  EXPECT_EQ(allocate(held, 0).status(), 0u);
+  auto const again = ask(client_, request).lease();  // its answer got lost
+  EXPECT_EQ(again.epoch(), held.epoch());
+  EXPECT_EQ(again.map().chunks_size(), 1);
+}
+
 TEST_F(Server, Chunks_of_removed_files_are_deleted_and_asked_for_until_they_are) {
   auto const tool = connect(Role::tool);
   open_session(tool, 5);
