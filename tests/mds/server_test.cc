@@ -448,54 +448,5 @@ TEST_F(Server, A_repository_of_another_cluster_is_refused) {
   EXPECT_EQ(errc_of(started.error().code), Errc::wrong_cluster);
 }
 
-TEST_F(Server, Passes_a_question_on_to_the_holder_of_a_lease_and_its_answer_back) {
-  create(client_, 1, "/file");
-  auto const leased = lease(client_, 1, "/file");
-  auto const asker = connect(Role::tool);
-  proto::Mds_request ask_it;
-  ask_it.mutable_ask_holder()->set_path("/file");
-  ask_it.mutable_ask_holder()->set_timeout_ms(3000);
-  ask_it.mutable_ask_holder()->mutable_request()->mutable_lend();
-  auto const id = post(asker, ask_it);
-  run(milliseconds(20));
-  auto const pushes = take_pushes(client_);
-  ASSERT_EQ(pushes.size(), 1u);
-  EXPECT_EQ(pushes[0].question().file(), leased.file().id());
-  EXPECT_TRUE(pushes[0].question().request().has_lend());
-  proto::Mds_request answer_it;
-  answer_it.mutable_holder_answer()->set_question(pushes[0].question().question());
-  answer_it.mutable_holder_answer()->set_status(static_cast<std::uint32_t>(Errc::refused));
-  answer_it.mutable_holder_answer()->set_text("no");
-  EXPECT_EQ(status(ask(asker, answer_it)), Errc::ok);  // not the holder: dropped
-  EXPECT_EQ(status(ask(client_, answer_it)), Errc::ok);
-  auto const reply = answer(asker, id);
-  EXPECT_EQ(status(reply), Errc::refused);
-  EXPECT_EQ(reply.text(), "no");
-}
-
-TEST_F(Server, A_holder_that_does_not_answer_is_named) {
-  create(client_, 1, "/file");
-  proto::Mds_request ask_it;
-  ask_it.mutable_ask_holder()->set_path("/file");
-  ask_it.mutable_ask_holder()->set_timeout_ms(3000);
-  EXPECT_EQ(status(ask(client_, ask_it)), Errc::not_found);  // nobody holds it
-  auto const holder = connect(Role::client);
-  open_session(holder, 2, "nbd[9]@host9");
-  lease(holder, 2, "/file");
-  auto id = post(client_, ask_it);
-  run(seconds(2));
-  heartbeat(holder, 2);
-  run(seconds(2));
-  auto reply = answer(client_, id);
-  EXPECT_EQ(status(reply), Errc::timed_out);
-  EXPECT_NE(reply.text().find("nbd[9]@host9"), std::string::npos) << reply.text();
-  id = post(client_, ask_it);
-  disconnect(holder);
-  run(milliseconds(200));
-  reply = answer(client_, id);
-  EXPECT_EQ(status(reply), Errc::timed_out);
-  EXPECT_NE(reply.text().find("went away"), std::string::npos) << reply.text();
-}
-
 }  // namespace
 }  // namespace pstorage::mds
