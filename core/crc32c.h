@@ -8,7 +8,7 @@
 namespace pstorage {
 
 /// CRC32C of `bytes` as in RFC 3720 (crc32c("123456789") = 0xe3069283). `previous`: the result for
-/// the bytes before these, to go on; 0 to begin. About 0.1 us for 4 KiB (isa-l).
+/// the bytes before these, to go on; 0 to begin. 4 KiB take about 0.1 us (isa-l), a header 10 ns.
 std::uint32_t crc32c(Bytes bytes, std::uint32_t previous = 0);
 
 /// CRC32C of one block (4096 bytes) of zeros: what a hole reads as.
