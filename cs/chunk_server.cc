@@ -44,6 +44,7 @@ Outcome<void> Chunk_server::start() {
 
 void Chunk_server::stop(std::function<void(Errc)> done) {
   finish_turn();
+  settler_.reset();
   stopping_ = true;
   deferred_.clear();
   slow_reads_.clear();
@@ -221,6 +222,7 @@ void Chunk_server::on_tick() {
   note_lateness(clock_.now());
   retry_pulls();
   sync_->on_tick();
+  if (settler_) settler_->on_tick();
   upkeep();
   heartbeat();
   finish_turn();

@@ -22,6 +22,7 @@
 #include "cs/block_healer.h"
 #include "cs/repository.h"
 #include "cs/scrubber.h"
+#include "cs/settler.h"
 #include "cs/store.h"
 #include "cs/sync_manager.h"
 
@@ -41,6 +42,8 @@ struct Chunk_server_options {
   std::size_t deferred_bytes_max = 256u << 20;  // requests waiting for room in journal and memory
   Duration heartbeat_interval = std::chrono::seconds(1);
   bool encrypted = false;  // connections stay in TLS
+  /// Of the loop, for Settler; null: this server settles nothing (tests).
+  Executor* executor = nullptr;
   /// The MDS says that this server was removed for ever (rm-cs): it should end.
   std::function<void(Failure const&)> on_dropped;
   /// cs.log.level as the MDS has it, now and then; 0: as the process was started.
@@ -176,6 +179,7 @@ class Chunk_server final : public Connection_handler, public Turn_hook, public T
   std::unique_ptr<Sync_manager> sync_;
   std::unique_ptr<Scrubber> scrubber_;
   std::unique_ptr<Block_healer> healer_;
+  std::unique_ptr<Settler> settler_;
   std::vector<Check> checks_;  // read, not yet answered
 
   std::map<Connection_id, Peer> peers_;

@@ -246,6 +246,7 @@ Outcome<void> serve(Options const& options, Leveled_log& log, cli::Daemon_start&
 
   auto settings = server_options(options, identity, host, servers, log);
   settings.store.journal_name = journal.name;
+  settings.executor = &runtime.executor();
   std::optional<Failure> dropped;
   settings.on_dropped = [&](Failure const& why) {
     dropped = why;

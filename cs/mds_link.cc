@@ -25,6 +25,11 @@ void Chunk_server::serve(std::vector<Address> const& addresses) {
     registered_ = false;
     if (up) register_with_mds();
   });
+  if (options_.executor != nullptr) {
+    session.on_servers = nullptr;
+    settler_ = std::make_unique<Settler>(clock_, network_, random_, log_, *options_.executor,
+                                         client::Cluster_options{.session = session, .links = {}});
+  }
   // A call makes the session look for the master.
   register_with_mds();
 }
@@ -143,6 +148,7 @@ void Chunk_server::on_push(proto::Mds_push const& push) {
     for (auto const& order : push.sync_orders().orders()) sync_->order(order);
   }
   if (push.has_delete_chunks()) delete_chunks(push.delete_chunks());
+  if (push.has_settle_files() && settler_) settler_->order(push.settle_files());
 }
 
 void Chunk_server::delete_chunks(proto::Delete_chunks const& push) {

@@ -6,6 +6,14 @@
 #include "core/version.h"
 
 namespace pstorage::client {
+namespace {
+
+Volume_use use_of(Open_options const& options) {
+  if (options.settle) return Volume_use::settle;
+  return options.grows ? Volume_use::grow : Volume_use::write;
+}
+
+}  // namespace
 
 Cluster::Cluster(Clock& clock, Network& network, Random& random, Log& log, Executor& executor,
                  Cluster_options options)
@@ -47,7 +55,12 @@ Cluster::Cluster(Clock& clock, Network& network, Random& random, Log& log, Execu
   });
 }
 
-Cluster::~Cluster() { *alive_ = false; }
+Cluster::~Cluster() {
+  *alive_ = false;
+  settling_.clear();
+  auto const volumes = volumes_;
+  for (File_volume* volume : volumes) volume->forget_sealing();
+}
 
 Cs_link& Cluster::link_of(Cs_id cs) {
   auto& link = links_[cs];
@@ -113,6 +126,7 @@ void Cluster::ask_lease(std::shared_ptr<Opening> const& opening) {
   request.mutable_open_file()->set_force(opening->options.force);
   request.mutable_open_file()->set_shared(opening->options.shared);
   request.mutable_open_file()->set_wait_dead(opening->options.wait_dead);
+  request.mutable_open_file()->set_settle(opening->options.settle);
   Duration const left = opening->give_up - clock_.now();
   // A holder that is not heard of any more loses its lease within this.
   Duration const at_least = std::chrono::seconds(opening->options.wait_dead ? 20 : 5);
@@ -137,7 +151,7 @@ void Cluster::lease_answered(std::shared_ptr<Opening> const& opening,
   }
   // The seal's callback owns the volume until it is handed out.
   auto opened = std::make_shared<Opened_file>(
-      adopt(opening->path, answer.value().lease(), opening->options.grows));
+      adopt(opening->path, answer.value().lease(), use_of(opening->options)));
   File_volume& file = *opened->volume;
   if (answer.value().lease().sealed()) {
     file.serve();
@@ -152,10 +166,9 @@ void Cluster::lease_answered(std::shared_ptr<Opening> const& opening,
   });
 }
 
-Opened_file Cluster::adopt(std::string const& path, proto::Lease const& lease, bool grows) {
+Opened_file Cluster::adopt(std::string const& path, proto::Lease const& lease, Volume_use use) {
   Opened_file opened;
-  opened.volume = std::make_unique<File_volume>(static_cast<Volume_host&>(*this), path, lease,
-                                                grows ? Volume_use::grow : Volume_use::write);
+  opened.volume = std::make_unique<File_volume>(static_cast<Volume_host&>(*this), path, lease, use);
   opened.file = lease.file();
   opened.clean = lease.clean();
   if (read_cache_ != nullptr && lease.file().attributes().client_ssd_cache())
@@ -165,7 +178,7 @@ Opened_file Cluster::adopt(std::string const& path, proto::Lease const& lease, b
 }
 
 Opened_file Cluster::adopt_new_file(std::string const& path, proto::Lease const& lease) {
-  auto opened = adopt(path, lease, true);
+  auto opened = adopt(path, lease, Volume_use::grow);
   opened.volume->serve();
   return opened;
 }

@@ -27,6 +27,7 @@ struct Open_options {
       false;  // for reading only, beside other readers. Errors: refused, take it over first
   bool grows = false;      // writes behind the size allocate; the owner keeps the size
   bool wait_dead = false;  // a silent holder counts as an unreachable MDS, not as busy
+  bool settle = false;     // see Cluster::settle_file
   Duration busy_retry = std::chrono::milliseconds(500);
 };
 
@@ -60,6 +61,12 @@ class Cluster final : public Ticker, private Volume_host {
             std::function<void(Outcome<std::unique_ptr<Volume>>)> done);
   void open_file(std::string const& path, Open_options const& options,
                  std::function<void(Outcome<Opened_file>)> done);
+  /// Makes good that the last writer of a file left without closing it: fences that writer, makes
+  /// the replicas agree, clears what lies behind the size, closes. With `options.settle` nobody is
+  /// kept from opening it meanwhile (stale_epoch then), and no server is left behind. Errors:
+  /// refused (nothing to make good, with `settle`), busy, unavailable (a server cannot be reached).
+  void settle_file(std::string const& path, Open_options options,
+                   std::function<void(Outcome<void>)> done);
   /// The file of a lease that came with its creation.
   Opened_file adopt_new_file(std::string const& path, proto::Lease const& lease);
   /// Called when somebody waits for the lease of a file that this process has open.
@@ -123,7 +130,10 @@ class Cluster final : public Ticker, private Volume_host {
   void learn_servers(proto::File_map const& map) override;
   void volume_closed(File_volume& volume) override;
 
-  Opened_file adopt(std::string const& path, proto::Lease const& lease, bool grows);
+  Opened_file adopt(std::string const& path, proto::Lease const& lease, Volume_use use);
+  void settle_opened(Opened_file opened, std::function<void(Outcome<void>)> const& done);
+  void end_settling(File_volume* volume, Result<void> const& closed,
+                    std::function<void(Outcome<void>)> const& done);
   void ask_lease(std::shared_ptr<Opening> const& opening);
   void lease_answered(std::shared_ptr<Opening> const& opening,
                       Outcome<proto::Mds_reply> const& answer);
@@ -151,6 +161,7 @@ class Cluster final : public Ticker, private Volume_host {
   Latency io_latency_;  // of users' reads and writes
   std::map<Cs_id, std::unique_ptr<Cs_link>> links_;
   std::vector<File_volume*> volumes_;  // open ones, also while they are being sealed
+  std::map<File_volume*, Opened_file> settling_;
   std::vector<std::shared_ptr<Opening>> retries_;
   std::function<void(proto::Lease_wanted const&)> on_wanted_;
   Holder_handler on_question_;

@@ -58,21 +58,51 @@ void Cluster::reader_answered(std::shared_ptr<Opening> const& opening,
     }
     if (code != Errc::refused) return opening->done(answer.error());
     // Its last writer left without closing it: made good by opening and closing it.
-    return open(
-        opening->path, opening->options, [this, opening](Outcome<std::unique_ptr<Volume>> opened) {
-          if (!opened.has_value()) return opening->done(std::move(opened).error());
-          std::shared_ptr<Volume> const volume = std::move(opened).value();
-          volume->close([this, opening, volume](Result<void> const& closed) {
-            executor_.defer([volume] {});  // not inside its own callback
-            if (closed) return ask_reading(opening);
-            opening->done(failure(closed.error(), opening->path + ": " + closed.error().message()));
-          });
-        });
+    return settle_file(opening->path, opening->options,
+                       [this, opening](Outcome<void> const& settled) {
+                         if (settled.has_value()) return ask_reading(opening);
+                         opening->done(settled.error());
+                       });
   }
   auto volume = std::make_unique<File_volume>(static_cast<Volume_host&>(*this), opening->path,
                                               answer.value().lease(), Volume_use::read);
   volumes_.push_back(volume.get());
   opening->done(Opened_file{std::move(volume), answer.value().lease().file(), true});
+}
+
+void Cluster::settle_file(std::string const& path, Open_options options,
+                          std::function<void(Outcome<void>)> done) {
+  options.grows = true;  // the chunk in which it ends is cleared to its end
+  open_file(path, options, [this, done = std::move(done)](Outcome<Opened_file> opened) {
+    if (opened.has_error()) return done(opened.error());
+    settle_opened(std::move(opened).value(), done);
+  });
+}
+
+void Cluster::settle_opened(Opened_file opened, std::function<void(Outcome<void>)> const& done) {
+  File_volume* const volume = opened.volume.get();
+  std::uint64_t const size = opened.file.size();
+  std::uint64_t const chunk_bytes = opened.file.attributes().chunk_size();
+  std::uint64_t const tail = (chunk_bytes - size % chunk_bytes) % chunk_bytes;
+  bool const is_clean = opened.clean;
+  settling_[volume] = std::move(opened);
+  auto const close = [this, volume, done](Result<void> const& cleared) {
+    if (!cleared) return end_settling(volume, cleared, done);
+    volume->close(
+        [this, volume, done](Result<void> const& closed) { end_settling(volume, closed, done); });
+  };
+  if (is_clean || tail == 0) return close(success());
+  volume->zero(size, tail, false, false, close);
+}
+
+void Cluster::end_settling(File_volume* volume, Result<void> const& closed,
+                           std::function<void(Outcome<void>)> const& done) {
+  auto node = settling_.extract(volume);
+  std::string const path = volume->path();
+  // Not inside its own callback.
+  executor_.defer([held = std::make_shared<Opened_file>(std::move(node.mapped()))] {});
+  if (closed) return done(success());
+  done(failure(closed.error(), path + ": " + closed.error().message()));
 }
 
 void Cluster::resize(Volume& volume, std::uint64_t size_bytes, Done done) {

@@ -92,6 +92,14 @@ void File_volume::seal_answered(Cs_id cs, Message& message) {
 }
 
 void File_volume::finish_sealing() {
+  if (leaves_none_behind_ && !sealing_->unreachable.empty()) {
+    // What is called may destroy this.
+    host_.executor().defer([path = path_, sealing = std::shared_ptr<Sealing>(std::move(sealing_))] {
+      sealing->done(
+          failure(Errc::unavailable, path + ": not all of its chunk servers can be reached"));
+    });
+    return abort_all(Errc::unavailable);
+  }
   sealing_->finishing = true;
   proto::Mds_request request;
   auto& finish = *request.mutable_finish_seal();

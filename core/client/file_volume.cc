@@ -51,6 +51,8 @@ Slice joined(std::vector<Slice> const& parts, std::size_t size) {
   return whole;
 }
 
+bool grows(Volume_use use) { return use == Volume_use::grow || use == Volume_use::settle; }
+
 }  // namespace
 
 File_volume::File_volume(Volume_host& host, std::string path, proto::Lease const& lease,
@@ -59,9 +61,10 @@ File_volume::File_volume(Volume_host& host, std::string path, proto::Lease const
       path_(std::move(path)),
       file_{lease.file().id()},
       epoch_{lease.epoch()},
-      size_(use == Volume_use::grow || lease.shared() ? file_bytes_max : lease.file().size()),
+      size_(grows(use) || lease.shared() ? file_bytes_max : lease.file().size()),
       shared_(lease.shared()),
-      grows_(use == Volume_use::grow),
+      grows_(grows(use)),
+      leaves_none_behind_(use == Volume_use::settle),
       chunk_bytes_(lease.file().attributes().chunk_size()),
       replicas_min_(std::max(1u, lease.file().attributes().replicas_min())),
       waits_when_full_(lease.file().attributes().on_full() == "wait"),

@@ -40,9 +40,10 @@ struct Volume_counters {
 
 /// What a file is opened for.
 enum class Volume_use : unsigned char {
-  write,  // under a lease
-  grow,   // as well; any offset may be written, and whoever has opened it keeps the size
-  read,   // without a lease, only with an epoch to read under
+  write,   // under a lease
+  grow,    // as well; any offset may be written, and whoever has opened it keeps the size
+  settle,  // as grow; but the take-over leaves no server behind: unavailable instead
+  read,    // without a lease, only with an epoch to read under
 };
 
 class File_volume final : public Volume, private Chunk_host, private Cs_link_user {
@@ -56,6 +57,9 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   /// The take-over: every reachable CS of the file stores the epoch, the others are dropped.
   /// Serves only after `done` was called with success. Source: DESIGN 4.
   void seal(std::function<void(Outcome<void>)> done);
+
+  /// Whoever seals it is going: nobody hears of it any more, and this may be destroyed.
+  void forget_sealing() { auto const forgotten = std::move(sealing_); }
 
   /// Content may be kept in `cache`, which outlives this. `previous`: see Read_cache::file_opened.
   /// Before the first request.
@@ -266,6 +270,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   std::uint64_t size_;
   bool const shared_;
   bool const grows_;
+  bool const leaves_none_behind_;
   std::uint32_t const chunk_bytes_;
   std::uint32_t replicas_min_;  // set-attr may change it
   bool waits_when_full_;        // likewise

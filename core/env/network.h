@@ -49,6 +49,11 @@ class Network {
   virtual ~Network() = default;
   /// Starts to connect; never calls back from inside. The handler must outlive the connection.
   virtual Connection_id connect(Address const& to, Connection_handler& handler) = 0;
+  /// As connect(), in another role than this process has: core/env/role_network.h.
+  virtual Connection_id connect_as(Role role, Address const& to, Connection_handler& handler) {
+    static_cast<void>(role);
+    return connect(to, handler);
+  }
   /// Listens; each accepted and authenticated peer is reported to `handler`. Returns the address
   /// with its real port. Errors: the system's, with a line for a person.
   virtual Outcome<Address> listen(Address const& at, Connection_handler& handler) = 0;

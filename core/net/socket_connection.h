@@ -49,6 +49,8 @@ class Socket_connection final : public std::enable_shared_from_this<Socket_conne
   void fail(Failure why);
 
   void set_id(Connection_id id) { id_ = id; }
+  /// What it says it is; outgoing only.
+  void set_role(Role role) { role_ = role; }
   Connection_id id() const { return id_; }
   /// Is it one of the network's unauthenticated ones?
   bool counted() const { return counted_; }
@@ -123,6 +125,7 @@ class Socket_connection final : public std::enable_shared_from_this<Socket_conne
   Connection_handler& handler_;
   Address address_;
   bool is_server_;
+  Role role_ = Role::tool;
   Connection_id id_{};
   Stage stage_ = Stage::connecting;
   bool encrypted_ = false;

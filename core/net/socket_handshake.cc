@@ -36,7 +36,9 @@ bool Socket_connection::write_tls(Bytes plain) {
 }
 
 void Socket_connection::send_hello() {
-  auto const hello = make_hello(network_.options_.identity, network_.options_.protocol);
+  auto identity = network_.options_.identity;
+  identity.role = role_;
+  auto const hello = make_hello(identity, network_.options_.protocol);
   write_tls(as_bytes(frame_control(hello, false)));
 }
 

@@ -63,8 +63,10 @@ void Socket_network::remove(Connection_id id) {
   auto const last = std::move(slots_[slot]);
 }
 
-Connection_id Socket_network::connect(Address const& to, Connection_handler& handler) {
+Connection_id Socket_network::connect_as(Role role, Address const& to,
+                                         Connection_handler& handler) {
   auto connection = std::make_shared<Socket_connection>(*this, handler, to, false);
+  connection->set_role(role);
   auto const id = add(connection);
   // Outgoing connections are our own doing, so above the limit they fail instead of others.
   if (connections_ > options_.connections_max)

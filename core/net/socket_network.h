@@ -48,7 +48,10 @@ class Socket_network final : public Network, public Ticker, public Turn_flusher 
   Socket_network(Event_loop& loop, Network_options options, Clock& clock, Log& log);
   ~Socket_network() override;
 
-  Connection_id connect(Address const& to, Connection_handler& handler) override;
+  Connection_id connect(Address const& to, Connection_handler& handler) override {
+    return connect_as(options_.identity.role, to, handler);
+  }
+  Connection_id connect_as(Role role, Address const& to, Connection_handler& handler) override;
   Outcome<Address> listen(Address const& at, Connection_handler& handler) override;
   void send(Connection_id connection, Message message) override;
   Slice take_payload(std::size_t bytes) override;

@@ -139,8 +139,8 @@ Outcome<void> Metadata_server::ask_for_leases(Mds_request const& request) {
   wanted.set_by(describe_session(database, asker));
   std::vector<Session_id> holders;
   if (wanted.exclusive()) holders = readers_of(database, file);
-  if (auto const lease = load_lease(database, file); lease && lease->session) {
-    holders.push_back(lease->session);
+  if (auto const lease = load_lease(database, file); lease && lease->user()) {
+    holders.push_back(lease->user());
   }
   for (auto const holder : holders) {
     if (holder == asker) continue;

@@ -141,8 +141,8 @@ std::string Metadata_server::next_step(Needy_chunk const& chunk, Servers const& 
     return "it moves when a server of its tier has room";
   }
   if (lease != tables_.leases.end() && !lease->second.session) {
-    return "its last writer left without closing the file: it is repaired when the file is opened "
-           "again";
+    return "its last writer left without closing the file: it is repaired when a chunk server has "
+           "compared its replicas, which takes all servers that have one, or when it is opened";
   }
   auto waited_for = standing.away;
   waited_for.insert(waited_for.end(), chunk.stale.begin(), chunk.stale.end());

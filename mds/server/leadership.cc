@@ -71,6 +71,7 @@ void Metadata_server::take_over() {
   auto const now = clock_.now();
   // Sessions and leases live on; all of them have their whole timeout again.
   tables_ = {};
+  orphans_ = {};
   space_state_.clear();
   tables_.load(database, now);
   lead_since_ = last_plan_ = now;

@@ -239,6 +239,7 @@ void Metadata_server::on_tick() {
     watch_servers(now);
     expire_questions(now);
     watch_slow(now);
+    watch_orphans(now);
   }
   if (stalled_ && now - last_second_ >= std::chrono::milliseconds(500)) apply_queue();
   if (now - last_second_ >= std::chrono::seconds(1)) {

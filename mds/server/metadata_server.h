@@ -18,6 +18,7 @@
 #include "core/log.h"
 #include "mds/replicated_log.h"
 #include "mds/server/healing.h"
+#include "mds/server/orphans.h"
 #include "mds/server/tables.h"
 #include "mds/state/state_machine.h"
 
@@ -33,6 +34,8 @@ struct Metadata_server_options {
   std::string database_path = ":memory:";  // then the log is never cut
   Recovery_limits recovery;
   Duration session_timeout = std::chrono::seconds(10);
+  /// A file that its last writer left without closing is made good after this, if nobody opens it.
+  Duration settle_after = std::chrono::seconds(30);
   Duration cs_timeout = std::chrono::seconds(3);  // without a heartbeat: inactive
   Duration planner_interval = std::chrono::seconds(1);
   Duration planner_pause = std::chrono::milliseconds(20);  // between two looks, when there is news
@@ -240,6 +243,10 @@ class Metadata_server final : public Connection_handler,
   void drop_offline_replicas(std::vector<Candidate> const& candidates);
   std::map<Cs_id, std::uint32_t> syncs_under_way();
 
+  // orphans.cc
+  void watch_orphans(Time_point now);
+  std::optional<Cs_id> settler_of(File_id file);
+
   // healing.cc
   void heal(Time_point now, std::vector<Candidate> const& candidates);
   std::optional<Needy_chunk> load_needy(Chunk_id id, Need need, Time_point now);
@@ -320,6 +327,7 @@ class Metadata_server final : public Connection_handler,
   Time_point last_plan_;
   std::map<Cs_id, std::uint64_t> drop_cursor_;
   Healing healing_;
+  Orphans orphans_;
 };
 
 }  // namespace pstorage::mds

@@ -20,7 +20,7 @@ Applied look_up(Database& database, std::string const& path, proto::Mds_reply& r
   if (!place.inode) return failure(Errc::not_found, "no file or directory '" + path + "'");
   fill_file(database, *place.inode, place.name, *reply.mutable_file());
   if (auto const lease = load_lease(database, place.inode->id)) {
-    reply.mutable_file()->set_holder(describe_session(database, lease->session));
+    reply.mutable_file()->set_holder(describe_session(database, lease->user()));
   }
   return success();
 }

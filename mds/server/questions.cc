@@ -18,7 +18,7 @@ void Metadata_server::ask_holder(Connection_id connection, std::uint64_t request
   if (!inode.has_value()) return refuse(connection, request_id, inode.error());
   auto const file = inode.value().id;
   auto const lease = load_lease(database, file);
-  if (!lease || !lease->session) {
+  if (!lease || !lease->user()) {
     return refuse(connection, request_id,
                   failure(Errc::not_found, "'" + ask.path() + "' is not in use by anybody"));
   }

@@ -49,7 +49,7 @@ void Metadata_server::list_volumes(unsigned count, proto::File_list& volumes) {
 /// Of a volume with an image and snapshots its files count together; its holder has the image.
 void Metadata_server::fill_use(Database& database, Inode const& inode, proto::File& volume) {
   if (auto const lease = load_lease(database, inode.id))
-    volume.set_holder(describe_session(database, lease->session));
+    volume.set_holder(describe_session(database, lease->user()));
   if (!inode.is_directory()) return;
   std::uint64_t chunks = 0;
   Rows rows(database, "SELECT inode FROM dirent WHERE parent = ?");
@@ -59,7 +59,7 @@ void Metadata_server::fill_use(Database& database, Inode const& inode, proto::Fi
     if (!file) continue;
     chunks += file->chunks;
     if (auto const lease = load_lease(database, file->id))
-      volume.set_holder(describe_session(database, lease->session));
+      volume.set_holder(describe_session(database, lease->user()));
   }
   volume.set_allocated_chunks(chunks);
 }

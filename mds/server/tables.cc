@@ -22,9 +22,9 @@ void Leader_tables::load(Database& database, Time_point now) {
     Rows rows(database, "SELECT id FROM cs WHERE state <> 'dropped'");
     while (rows.next()) refresh_server(database, Cs_id{rows.u32(0)}, now);
   }
-  Rows rows(database, "SELECT file, session, epoch FROM lease");
+  Rows rows(database, "SELECT file, session, epoch, settling FROM lease");
   while (rows.next()) {
-    leases[File_id{rows.u64(0)}] = {Session_id{rows.u64(1)}, Epoch{rows.u32(2)}};
+    leases[File_id{rows.u64(0)}] = {Session_id{rows.u64(1)}, Epoch{rows.u32(2)}, rows.flag(3)};
   }
 }
 
@@ -66,7 +66,7 @@ void Leader_tables::refresh_server(Database& database, Cs_id cs, Time_point now)
 void Leader_tables::refresh_lease(Database& database, File_id file) {
   auto const lease = load_lease(database, file);
   if (lease) {
-    leases[file] = {lease->session, lease->epoch};
+    leases[file] = {lease->session, lease->epoch, lease->settling};
   } else {
     leases.erase(file);
   }

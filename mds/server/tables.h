@@ -43,6 +43,7 @@ struct Cs_memory {
 struct Lease_memory {
   Session_id session;
   Epoch epoch;
+  bool settling = false;
 };
 
 /// A sync that has failed is started again after a pause that doubles from failure to failure:

@@ -82,6 +82,11 @@ struct Lease_row {
   /// No earlier writer can reach any chunk any more. Only then may a close end the lease without a
   /// trace: a resync without a writer is safe only on a file that nobody can be writing.
   bool fenced = false;
+  /// Held only to make good that the last writer left without closing: nobody uses the file.
+  bool settling = false;
+
+  /// Who uses the file; 0: nobody.
+  Session_id user() const { return settling ? Session_id{} : session; }
 };
 
 std::optional<Lease_row> load_lease(Database& database, File_id file);

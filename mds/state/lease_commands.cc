@@ -62,6 +62,27 @@ Applied end_readers(Context& context, proto::Open_file const& command, Inode con
   return success();
 }
 
+/// May the file be opened only to make good that its last writer left without closing?
+Applied check_settling(Context& context, std::string const& path, File_id file,
+                       std::optional<Lease_row> const& lease) {
+  if (!lease) {
+    return failure(Errc::refused, "'" + path +
+                                      "' was closed by its last writer: there is nothing "
+                                      "to make good");
+  }
+  if (!lease->session) return success();
+  return failure(Errc::busy, "'" + name_for_people(context.database, path, file) +
+                                 "' is in use by " +
+                                 describe_session(context.database, lease->session));
+}
+
+/// It serves nobody, so nobody has to wait for it.
+void tell_settler(Context& context, Lease_row const& lease) {
+  if (lease.session == context.session) return;
+  context.effects.lost_leases.push_back({lease.session, lease.file, lease.epoch,
+                                         describe_session(context.database, context.session)});
+}
+
 void grant(Context& context, Inode const& inode, Epoch epoch, proto::Lease& granted) {
   fill_file(context.database, inode, {}, *granted.mutable_file());
   granted.set_epoch(epoch.value);
@@ -72,10 +93,10 @@ void grant(Context& context, Inode const& inode, Epoch epoch, proto::Lease& gran
 Outcome<Epoch> reading_epoch(Context& context, Inode const& inode, std::string const& path) {
   auto& database = context.database;
   if (auto const lease = load_lease(database, inode.id)) {
-    if (lease->session && lease->sealed) return lease->epoch;
-    if (lease->session) {
+    if (lease->user() && lease->sealed) return lease->epoch;
+    if (lease->user()) {
       return failure(Errc::busy, "'" + path + "' is being opened by " +
-                                     describe_session(database, lease->session));
+                                     describe_session(database, lease->user()));
     }
     return failure(Errc::refused, "'" + path +
                                       "' was not closed by its last writer: it has to be "
@@ -91,10 +112,10 @@ Outcome<Epoch> reading_epoch(Context& context, Inode const& inode, std::string c
 Applied open_shared(Context& context, proto::Open_file const& command, Inode const& inode,
                     proto::Lease& granted) {
   auto const lease = load_lease(context.database, inode.id);
-  if (lease && lease->session) {
+  if (lease && lease->user()) {
     return failure(Errc::busy, "'" + name_for_people(context.database, command.path(), inode.id) +
                                    "' is in use by " +
-                                   describe_session(context.database, lease->session) +
+                                   describe_session(context.database, lease->user()) +
                                    ": stop it there");
   }
   // Refused when whoever wrote it last may still be doing so.
@@ -140,8 +161,10 @@ Applied apply_open_file(Context& context, proto::Open_file const& command,
     fill_map(database, inode.id, *lease.mutable_map());
     return success();
   }
+  if (command.settle()) PS_CHECK(check_settling(context, command.path(), inode.id, old));
   std::string previous;
-  if (old && old->session && old->session != context.session) {
+  if (old && old->settling) tell_settler(context, *old);
+  if (old && old->user() && old->user() != context.session) {
     previous = describe_session(database, old->session);
     if (!command.force()) {
       return failure(Errc::busy, "'" + name_for_people(context.database, command.path(), inode.id) +
@@ -160,6 +183,7 @@ Applied apply_open_file(Context& context, proto::Open_file const& command,
   lease.session = context.session;
   lease.epoch = Epoch{static_cast<std::uint32_t>(next_counter(database, "epoch"))};
   lease.fenced = !old;
+  lease.settling = command.settle();
   store_lease(context, lease);
   auto const previous_epoch = old ? Epoch{} : known_reading_epoch(database, inode.id);
   database.run("DELETE FROM reading WHERE file = ?", inode.id);
@@ -247,7 +271,7 @@ Applied apply_revoke(Context& context, proto::Revoke const& command) {
     revoke_reader(context, inode.id, reader);
     remove_reader(context, inode.id, reader);
   }
-  if (!lease || !lease->session) {
+  if (!lease || !lease->user()) {
     add_event(context, "MDS", "WRN",
               "'" + command.path() + "' taken from " + std::to_string(readers.size()) +
                   (readers.size() == 1 ? " reader by " : " readers by ") +

@@ -7,16 +7,18 @@
 namespace pstorage::mds {
 
 std::optional<Lease_row> load_lease(Database& database, File_id file) {
-  Rows rows(database, "SELECT session, epoch, sealed, fenced FROM lease WHERE file = ?");
+  Rows rows(database, "SELECT session, epoch, sealed, fenced, settling FROM lease WHERE file = ?");
   rows.bind(1, file);
   if (!rows.next()) return std::nullopt;
-  return Lease_row{file, Session_id{rows.u64(0)}, Epoch{rows.u32(1)}, rows.flag(2), rows.flag(3)};
+  return Lease_row{
+      file, Session_id{rows.u64(0)}, Epoch{rows.u32(1)}, rows.flag(2), rows.flag(3), rows.flag(4)};
 }
 
 void store_lease(Context& context, Lease_row const& lease) {
   context.database.run(
-      "INSERT OR REPLACE INTO lease(file, session, epoch, sealed, fenced) VALUES(?, ?, ?, ?, ?)",
-      lease.file, lease.session, lease.epoch, lease.sealed, lease.fenced);
+      "INSERT OR REPLACE INTO lease(file, session, epoch, sealed, fenced, settling)"
+      " VALUES(?, ?, ?, ?, ?, ?)",
+      lease.file, lease.session, lease.epoch, lease.sealed, lease.fenced, lease.settling);
   context.effects.leases.insert(lease.file);
 }
 
@@ -56,7 +58,7 @@ void remove_reader(Context& context, File_id file, Session_id session) {
 
 bool is_in_use(Database& database, File_id file) {
   auto const lease = load_lease(database, file);
-  return (lease && lease->session) ||
+  return (lease && lease->user()) ||
          database.number("SELECT 1 FROM reader WHERE file = ? LIMIT 1", 0, file) != 0;
 }
 
@@ -113,7 +115,7 @@ void end_lease(Context& context, Lease_row lease, bool clean) {
     return;
   }
   lease.session = {};
-  lease.fenced = false;
+  lease.fenced = lease.settling = false;
   store_lease(context, lease);
 }
 
@@ -143,7 +145,7 @@ std::string name_for_people(Database& database, std::string const& path, File_id
 Applied refuse_leased(Context& context, File_id file, std::string const& path,
                       std::string const& what) {
   auto const lease = load_lease(context.database, file);
-  auto user = lease ? lease->session : Session_id{};
+  auto user = lease ? lease->user() : Session_id{};
   if (user == context.session) user = {};
   for (auto const reader : readers_of(context.database, file)) {
     if (!user && reader != context.session) user = reader;

@@ -355,7 +355,7 @@ Applied apply_resize(Context& context, proto::Resize const& command, proto::Mds_
   }
   // Left there by a mount that died while the file grew.
   auto const lease = load_lease(context.database, inode.id);
-  if (!lease || !lease->session) remove_chunks_from(context, inode, inode.positions());
+  if (!lease || !lease->user()) remove_chunks_from(context, inode, inode.positions());
   inode.size = command.size();
   inode.modified_ms = context.wall_ms;
   remove_chunks_from(context, inode, inode.positions());

@@ -53,11 +53,11 @@ constexpr char const* tables[] = {
     " acked_below INTEGER NOT NULL)",
 
     "CREATE TABLE IF NOT EXISTS lease(file INTEGER PRIMARY KEY, session INTEGER NOT NULL,"
-    " epoch INTEGER NOT NULL, sealed INTEGER NOT NULL, fenced INTEGER NOT NULL)",
+    " epoch INTEGER NOT NULL, sealed INTEGER NOT NULL, fenced INTEGER NOT NULL,"
+    " settling INTEGER NOT NULL DEFAULT 0)",
     "CREATE INDEX IF NOT EXISTS lease_session ON lease(session)",
 
-    // Files that were taken from a live session. Until the next writer has waited for its reads to
-    // end: see core/format.md.
+    // Files taken from a live session, until the next writer has waited for its reads to end.
     "CREATE TABLE IF NOT EXISTS revoked(file INTEGER NOT NULL, session INTEGER NOT NULL,"
     " PRIMARY KEY(file, session)) WITHOUT ROWID",
 
@@ -100,6 +100,10 @@ constexpr char const* from_version_1[] = {
     "DROP TABLE revoked_1",
 };
 
+constexpr char const* from_version_2[] = {
+    "ALTER TABLE lease ADD COLUMN settling INTEGER NOT NULL DEFAULT 0",
+};
+
 }  // namespace
 
 Outcome<void> prepare_schema(Database& database) {
@@ -109,9 +113,13 @@ Outcome<void> prepare_schema(Database& database) {
   auto found = database.number("SELECT number FROM meta WHERE name = 'schema'", schema_version);
   if (found == 1) {
     for (auto const* const change : from_version_1) database.run(change);
-    database.run("UPDATE meta SET number = ? WHERE name = 'schema'", schema_version);
-    found = schema_version;
+    found = 2;
   }
+  if (found == 2) {
+    for (auto const* const change : from_version_2) database.run(change);
+    found = 3;
+  }
+  database.run("UPDATE meta SET number = ? WHERE name = 'schema' AND number < ?", found, found);
   database.run("INSERT OR IGNORE INTO meta(name, number) VALUES('schema', ?)", schema_version);
   database.run("COMMIT");
   if (database.failed()) return database.take_error();

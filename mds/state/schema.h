@@ -5,7 +5,7 @@
 
 namespace pstorage::mds {
 
-inline constexpr std::uint64_t schema_version = 2;
+inline constexpr std::uint64_t schema_version = 3;
 
 /// Makes the tables of an empty database, brings an older one up to this version in place; refuses
 /// a newer one.

@@ -279,7 +279,10 @@ TEST(Schema, A_database_of_version_1_is_brought_up_to_date_in_place) {
                    " modified_ms INTEGER NOT NULL, chunks INTEGER NOT NULL);"
                    "INSERT INTO inode VALUES(1, 1, 0, 1, 3, 2, 1, 0, 67108864, 0, 55, 0);"
                    "CREATE TABLE revoked(file INTEGER PRIMARY KEY, session INTEGER NOT NULL);"
-                   "INSERT INTO revoked VALUES(17, 4);",
+                   "INSERT INTO revoked VALUES(17, 4);"
+                   "CREATE TABLE lease(file INTEGER PRIMARY KEY, session INTEGER NOT NULL,"
+                   " epoch INTEGER NOT NULL, sealed INTEGER NOT NULL, fenced INTEGER NOT NULL);"
+                   "INSERT INTO lease VALUES(17, 0, 9, 1, 0);",
                    nullptr, nullptr, nullptr),
       SQLITE_OK);
   sqlite3_close(handle);
@@ -292,6 +295,10 @@ TEST(Schema, A_database_of_version_1_is_brought_up_to_date_in_place) {
     EXPECT_EQ(root->attributes.norm, 3u);
     EXPECT_EQ(root->mode, 0u);
     EXPECT_EQ(revoked_sessions(*opened.value(), File_id{17}), std::vector{Session_id{4}});
+    auto const lease = load_lease(*opened.value(), File_id{17});
+    ASSERT_TRUE(lease.has_value());
+    EXPECT_EQ(lease->epoch, Epoch{9});
+    EXPECT_FALSE(lease->settling);
     note_revocation(*opened.value(), File_id{17}, Session_id{5});
     EXPECT_EQ(revoked_sessions(*opened.value(), File_id{17}).size(), 2u);
     opened.value()->run("DELETE FROM revoked WHERE session = 5");

@@ -117,8 +117,7 @@ bool Cluster_sim::make_metadata_server(std::uint32_t number) {
       return false;
     }
   }
-  mds_.push_back(
-      std::make_unique<Mds_host>(world_, number, std::move(first), plan_.session_timeout));
+  mds_.push_back(std::make_unique<Mds_host>(world_, number, std::move(first), plan_));
   if (auto why = mds_.back()->start(); !why.empty()) {
     fail("mdsd does not start: " + why);
     return false;
@@ -275,6 +274,7 @@ void Cluster_sim::one_fault() {
   if (plan_.sharing && random.percent(8)) return isolate_client();
   if (plan_.stalled_deaths && random.percent(20)) return kill_while_disks_stall();
   if (plan_.deserters && random.percent(50)) return desert();
+  if (plan_.absences && random.percent(15)) return be_absent();
   Cs_host& server = *servers_[random.below(servers_.size())];
   auto const dice = random.below(100);
   if (dice < 22) return stop_cs(server, plan_.power_losses && random.percent(50));
@@ -401,6 +401,7 @@ void Cluster_sim::settle() {
     return fail("no progress after healing: the administrator gets no answer");
   if (!run_until([&] { return all_in_sync(); }, progress_patience) && fault_.empty())
     return fail("no progress after healing: replicas are not brought up to date" + tell_map());
+  if (fault_.empty() && plan_.leaves) leave();
   if (fault_.empty()) read_back();
   if (fault_.empty()) compare_replicas();
   if (fault_.empty() && !run_until([&] { return !has_orphans(); }, orphan_patience))

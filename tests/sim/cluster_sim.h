@@ -39,6 +39,9 @@ struct Cluster_plan {
   bool stalled_deaths = false;  // everybody dies while the disks do not answer
   bool late_reports = false;    // the MDS reads of a failed server when it has long come back
   bool deserters = false;       // holders die whom some servers no longer heard
+  bool absences = false;        // all users die, and come when a chunk server settles the volume
+  bool leaves = false;          // in the end the users are gone, and the volume must heal without
+  Duration settle_after = std::chrono::seconds(30);  // of all metadata servers
   Duration session_timeout =
       std::chrono::seconds(10);  // of all metadata servers: clients rely on it
   Duration chaos = std::chrono::seconds(20);
@@ -109,12 +112,15 @@ class Cluster_sim {
   void delay_report(Sim_node const& from, Message const& message);
   void isolate_client();
   void desert();
+  void be_absent();
 
   // sim_healing.cc
   void begin_healing();
   void administer();
   void release_somebody();
   void change_replicas();
+  void leave();
+  void set_replicas(std::uint32_t norm, std::uint32_t min);
   void tell(proto::Mds_request request, std::function<void(bool accepted)> done);
   bool has_orphans();
 

@@ -17,6 +17,10 @@ void Cluster_sim::plan_targets(std::uint64_t seed) {
   if (plan_.late_reports) plan_.rot = false;
   if (plan_.deserters) plan_.session_timeout = std::chrono::seconds(3);
   if (plan_.deserters) plan_.fault_mean_ms = 1200;
+  plan_.absences = seed % 12 == 4;
+  if (plan_.absences) plan_.session_timeout = std::chrono::seconds(3);
+  if (plan_.absences) plan_.settle_after = std::chrono::milliseconds(500 * (seed / 12 % 3));
+  plan_.leaves = seed % 3 == 1;
 }
 
 /// Random faults hit the microseconds between a promise and what it rests on almost never: the next
@@ -49,6 +53,18 @@ void Cluster_sim::sent(Sim_node const& from, Message const& message) {
       if (!aim.everybody) return stop_cs(*victim, aim.power);
       aim.power ? power_off_everything() : kill_everything();
     });
+  }
+}
+
+/// Nobody opens the volume while its last holder's session ends and a chunk server begins to settle
+/// it; somebody may when it is at it.
+void Cluster_sim::be_absent() {
+  Sim_random& random = world_.random();
+  for (auto& client : clients_) {
+    if (!client->is_running()) continue;
+    client->kill(random.percent(50));
+    world_.queue().at(random.between(std::chrono::seconds(3), std::chrono::seconds(8)),
+                      [&client] { client->start(); });
   }
 }
 

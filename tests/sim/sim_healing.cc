@@ -13,6 +13,9 @@ namespace pstorage::sim {
 namespace {
 
 constexpr std::size_t servers_kept = 3;  // so that replicas=3 stays possible
+// For the session's end, the settling, which a fault may have kept from being asked for again, and
+// the repair.
+constexpr Duration leave_patience = std::chrono::seconds(150);
 
 }  // namespace
 
@@ -61,7 +64,10 @@ void Cluster_sim::change_replicas() {
   // Rot in one of two replicas while the other is away could take the only good copy.
   std::uint32_t const lowest = plan_.rot ? 2 : 1;
   auto const norm = lowest + static_cast<std::uint32_t>(random.below(4 - lowest));
-  auto const min = 1 + static_cast<std::uint32_t>(random.below(std::min(norm, 2u)));
+  set_replicas(norm, 1 + static_cast<std::uint32_t>(random.below(std::min(norm, 2u))));
+}
+
+void Cluster_sim::set_replicas(std::uint32_t norm, std::uint32_t min) {
   world_.write(Log_level::info, "ADMIN set-attr", {{"norm", norm}, {"min", min}});
   proto::Mds_request request;
   auto& command = *request.mutable_set_attributes();
@@ -71,6 +77,16 @@ void Cluster_sim::change_replicas() {
   tell(std::move(request), [this, norm](bool accepted) {
     if (accepted) plan_.norm = norm;
   });
+}
+
+/// The users die and do not come back; the administrator wants another number of replicas.
+void Cluster_sim::leave() {
+  for (auto& client : clients_)
+    if (client->is_running()) client->kill(world_.random().percent(50));
+  set_replicas(plan_.norm == 3 ? 2 : 3, 1);
+  bool const healed = run_until([&] { return told_ == 0 && all_in_sync(); }, leave_patience);
+  if (!healed && fault_.empty())
+    fail("a volume that nobody opens any more is not repaired" + tell_map());
 }
 
 /// Has any server a chunk file that the map does not place there? Removed ones keep what they have.

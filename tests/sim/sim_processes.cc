@@ -18,11 +18,12 @@ constexpr std::uint64_t journal_bytes = 1u << 20;
 // ------------------------------------------------------------------ MDS
 
 Cluster_sim::Mds_host::Mds_host(Sim_world& the_world, std::uint32_t its_number,
-                                mds::raft::Configuration its_first, Duration its_session_timeout)
+                                mds::raft::Configuration its_first, Cluster_plan const& plan)
     : world(the_world),
       number(its_number),
       first(std::move(its_first)),
-      session_timeout(its_session_timeout),
+      session_timeout(plan.session_timeout),
+      settle_after(plan.settle_after),
       node(world.add_node("mds" + std::to_string(number), Role::mds, {0x10 + number})),
       disk(node, world.random(), {}) {}
 
@@ -48,6 +49,7 @@ std::string Cluster_sim::Mds_host::start() {
   options.address = log.listen.text();
   options.host_name = node.name();
   options.session_timeout = session_timeout;
+  options.settle_after = settle_after;
   options.apply_rows_max = world.random().next() % 2 == 0 ? 1 : options.apply_rows_max;
   options.next_turn = [this](std::function<void()> work) { node.at({}, std::move(work)); };
   // The database is in memory, so the log is never cut and no member needs a copy of it.
@@ -103,6 +105,7 @@ std::string Cluster_sim::Cs_host::start() {
   options.host_name = node.name();
   options.mds_servers = mds_servers;
   options.store.reserve_bytes = 1u << 20;
+  options.executor = &node;
   server = std::make_unique<cs::Chunk_server>(node, node, disk, disk, world.random(), world,
                                               std::move(options));
   if (auto started = server->start(); started.has_error()) return started.error().text;

@@ -15,7 +15,7 @@ namespace pstorage::sim {
 struct Cluster_sim::Mds_host {
   /// `number` from 1; `first`: the members that the log begins with.
   Mds_host(Sim_world& the_world, std::uint32_t its_number, mds::raft::Configuration its_first,
-           Duration its_session_timeout);
+           Cluster_plan const& plan);
   ~Mds_host();
   static Address address_of(std::uint32_t number, std::uint16_t port = 2511);
   /// Empty, or why it does not start.
@@ -28,6 +28,7 @@ struct Cluster_sim::Mds_host {
   std::uint32_t const number;
   mds::raft::Configuration const first;
   Duration const session_timeout;
+  Duration const settle_after;
   Sim_node& node;
   Sim_disk disk;
   std::unique_ptr<mds::raft::Raft_node> entries;

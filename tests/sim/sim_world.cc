@@ -88,8 +88,9 @@ Outcome<Address> Sim_node::listen(Address const& at, Connection_handler& handler
   return at;
 }
 
-Connection_id Sim_node::connect(Address const& to, Connection_handler& handler) {
+Connection_id Sim_node::connect_as(Role role, Address const& to, Connection_handler& handler) {
   auto wire = std::make_shared<Sim_world::Wire>();
+  wire->role = role;
   Sim_world::End& end = wire->ends[0];
   end.node = this;
   end.generation = generation_;
@@ -215,7 +216,7 @@ void Sim_world::attempt(std::shared_ptr<Wire> const& wire, std::string address, 
     End& there = wire->ends[0];
     if (!stands(here) || wire->dead) return;
     mix(here.id.value);
-    here.handler->on_connected(here.id, {.role = there.node->role_,
+    here.handler->on_connected(here.id, {.role = wire->role,
                                          .name = there.node->name_,
                                          .host = there.node->host_,
                                          .cluster_uuid = {},

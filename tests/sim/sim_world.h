@@ -61,7 +61,10 @@ class Sim_node final : public Clock, public Network, public Executor, public Sim
   void at(Duration delay, std::function<void()> work) override;
 
   // Network
-  Connection_id connect(Address const& to, Connection_handler& handler) override;
+  Connection_id connect(Address const& to, Connection_handler& handler) override {
+    return connect_as(role_, to, handler);
+  }
+  Connection_id connect_as(Role role, Address const& to, Connection_handler& handler) override;
   Outcome<Address> listen(Address const& at, Connection_handler& handler) override;
   void send(Connection_id connection, Message message) override;
   void close(Connection_id connection) override;
@@ -148,6 +151,7 @@ class Sim_world final : public Log {
   };
   struct Wire {
     End ends[2];
+    Role role = Role::client;    // the caller's
     bool dead = false;           // nothing passes any more
     bool established = false;    // both ends have authenticated
     std::vector<Message> early;  // sent before that

@@ -12,6 +12,8 @@ import tempfile
 import threading
 import time
 
+import nbd
+
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import Cluster, check, cluster, main, own_disk, run  # noqa: E402
 
@@ -116,6 +118,27 @@ def servers_are_lost_return_and_are_removed_under_fio_verify():
         one.pstorage("-q", "set-attr", "-p", "/volumes/v", "replicas=2:1")
         wait_for(lambda: sum(chunk_files(one, name) for name in left) == 2 * chunks, 20,
                  "surplus replicas are deleted")
+
+
+def a_volume_whose_user_died_is_repaired_though_nobody_opens_it():
+    with cluster(cs=4, replicas="3:2") as one:
+        one.pstorage("-q", "set-config", "mds.wd.offline_tout=2000")
+        one.pstorage("-q", "volume", "create", "v", "-s", "32M", "--format", "raw",
+                     "--chunk-size", "4M")
+        content = os.urandom(8 << 20)
+        handle = one.connect("v")
+        handle.pwrite(content, 0)
+        handle.flush()
+        handle.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(os.urandom(4 << 20))), 0)
+        one.kill("nbd")
+        one.kill("cs1")  # for good
+        begin = time.monotonic()
+        wait_for(lambda: service(status(one), "CS", 1025)["state"] == "offline", 20, "cs1 offline")
+        check(not all_chunks_healthy(one), "nothing was lost with cs1")
+        wait_for(lambda: all_chunks_healthy(one), 75, "full redundancy with nobody there")
+        print(f"  full redundancy after {time.monotonic() - begin:.1f} s", flush=True)
+        one.start("nbd")
+        check(one.connect("v").pread(4 << 20, 4 << 20) == content[4 << 20:], "another content")
 
 
 def damage_is_found_and_repaired_by_check():
@@ -314,6 +337,7 @@ def an_empty_server_fills_up_to_the_level_of_the_others():
 
 if __name__ == "__main__":
     main(servers_are_lost_return_and_are_removed_under_fio_verify,
+         a_volume_whose_user_died_is_repaired_though_nobody_opens_it,
          damage_is_found_and_repaired_by_check,
          replicas_that_differ_are_made_to_agree,
          an_empty_server_fills_up_to_the_level_of_the_others)
