@@ -144,6 +144,7 @@ void Chunk_io::advance() {
   open_members();
   reconcile_if_needed();
   settle_held();
+  answer_held_reads();
   start_waiting();
 }
 
@@ -160,9 +161,10 @@ void Chunk_io::abort(Errc why) {
       Piece& piece = list->front();
       list->pop_front();
       piece.in_flight = false;
+      piece.held_behind = {};
       host_.piece_done(piece, why);
     }
-  changes_in_flight_ = 0;
+  changes_in_flight_ = reads_held_ = 0;
 }
 
 // ------------------------------------------------------------------ no chunk yet, or none at all
@@ -415,6 +417,14 @@ void Chunk_io::settle_held() {
   }
 }
 
+/// The last change that every member had when nothing was on the way; its answer may be held back.
+std::uint64_t Chunk_io::newest_drained() const {
+  std::uint64_t newest = answered_;
+  for (Piece const& piece : in_flight_)
+    if (is_change(piece) && piece.waiting == 0) newest = std::max(newest, piece.stamp.value);
+  return newest;
+}
+
 bool Chunk_io::is_drained() const {
   if (changes_in_flight_ == 0) return true;
   return std::none_of(in_flight_.begin(), in_flight_.end(), [](Piece const& piece) {
@@ -442,6 +452,7 @@ void Chunk_io::handle_reply(Ticket const& ticket, int place, Message& reply, Cs_
     case Task::change:
       // The write may have been answered without this member, which has since joined again.
       if (ticket.piece->serial == ticket.round) on_change_reply(*ticket.piece, index, reply);
+      answer_held_reads();
       if (waiting_.empty() && all_opened()) return;  // the data path ends here
       break;
     case Task::read:

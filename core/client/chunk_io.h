@@ -217,6 +217,7 @@ class Chunk_io final : private Cs_op_owner {
   void no_room_for(Piece& piece);
   void settle_held();
   bool is_drained() const;
+  std::uint64_t newest_drained() const;
   bool wants_change() const;
   void note_unrest() {
     if (!std::exchange(restless_, true)) host_.restless(*this);
@@ -235,6 +236,9 @@ class Chunk_io final : private Cs_op_owner {
   bool read_is_valid(Piece const& piece, Message const& reply) const;
   void read_lost(Piece& piece, Cs_op const& op);
   void read_delivered(Piece& piece, Message& reply);
+  bool may_have_read_ahead(Piece const& piece) const;
+  void finish_read(Piece& piece);
+  void answer_held_reads();
   void merge_edges(Piece& piece, Slice const& old_content);
   void start_heal(Piece const& read);
   void hedge_reads();
@@ -266,6 +270,7 @@ class Chunk_io final : private Cs_op_owner {
   Piece_list waiting_;    // in order of submission
   Piece_list in_flight_;  // changes in order of their stamps; reads anywhere
   std::uint32_t changes_in_flight_ = 0;
+  std::uint32_t reads_held_ = 0;  // have their data; see Piece::held_behind
 
   std::unique_ptr<Merge_state> merge_;
   std::uint64_t merge_round_ = 0;

@@ -402,9 +402,9 @@ void Chunk_io::send_open(std::uint32_t index) {
   one.set_syncing(replica.state == proto::REPLICA_SYNCING);
   if (one.syncing()) {
     one.set_join_stamp(Stamp::of(host_.epoch(), next_sequence_).value);
-    // In sync it has to have what was answered, and not what is left of it at a source that lost
-    // its power.
-    replica.acked = std::max(replica.acked, answered_);
+    // In sync it has to have what was answered, or will be as soon as there are members enough, and
+    // not what is left of it at a source that lost its power.
+    replica.acked = std::max(replica.acked, newest_drained());
   }
   replica.opening = true;
   Ticket& ticket = new_ticket(Task::open, replica.cs, nullptr);

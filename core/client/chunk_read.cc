@@ -132,7 +132,34 @@ void Chunk_io::read_delivered(Piece& piece, Message& reply) {
   }
   if (heal && !host_.is_reader()) start_heal(piece);
   piece.data = reply.data.part(piece.user_offset - piece.offset, piece.user_length);
-  finish(piece, Errc::ok);
+  finish_read(piece);
+}
+
+/// A change that began after the read, and has reached the replica before it, may be what was read.
+/// Until it is everywhere it can still be lost with that replica.
+bool Chunk_io::may_have_read_ahead(Piece const& piece) const {
+  if (changes_in_flight_ == 0) return false;
+  return std::any_of(in_flight_.begin(), in_flight_.end(), [&](Piece const& other) {
+    return is_change(other) && other.stamp.value != 0 && overlap(other, piece) &&
+           (piece.held_behind.value == 0 || other.stamp.value < piece.held_behind.value);
+  });
+}
+
+void Chunk_io::finish_read(Piece& piece) {
+  if (!may_have_read_ahead(piece) || PS_MUTANT(reads_pass_writes_in_flight))
+    return finish(piece, Errc::ok);
+  piece.held_behind = Stamp::of(host_.epoch(), next_sequence_);
+  ++reads_held_;
+}
+
+void Chunk_io::answer_held_reads() {
+  for (auto place = in_flight_.begin(); place != in_flight_.end() && reads_held_ > 0;) {
+    Piece& piece = *place++;
+    if (piece.held_behind.value == 0 || may_have_read_ahead(piece)) continue;
+    piece.held_behind = {};
+    --reads_held_;
+    finish(piece, Errc::ok);
+  }
 }
 
 void Chunk_io::merge_edges(Piece& piece, Slice const& old_content) {

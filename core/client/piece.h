@@ -76,6 +76,7 @@ struct Piece : boost::intrusive::list_base_hook<> {
   Time_point started{};
   Cs_op* ops[2] = {nullptr, nullptr};  // the read and its hedge
   bool hedged = false;
+  Stamp held_behind;  // its answer waits for overlapping changes below this one; 0: it does not
 };
 
 using Piece_list = boost::intrusive::list<Piece>;
