@@ -123,10 +123,11 @@ void Block_healer::store(Message const& message) {
   std::size_t at = 0;
   for (std::uint32_t i = 0; i < job_->count; ++i) {
     auto const theirs = load_le<Block_record>(message.meta.data() + i * sizeof(Block_record));
-    if ((theirs.flags & (block_corrupt | block_hole)) != 0) continue;
+    if (!has_data(theirs)) continue;
     if (!in_bounds(at, block_bytes, message.data.size())) return;
     auto const data = message.data.part(at, block_bytes);
     at += block_bytes;
+    if ((theirs.flags & block_corrupt) != 0) continue;
     auto const block = job_->first + i;
     auto const own = store_.block_record(*chunk, block);
     // One that is known as damaged has no checksum of its own any more; its stamp tells.

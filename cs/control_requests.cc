@@ -172,11 +172,8 @@ void Chunk_server::handle_accept_torn(Connection_id connection, Header const& he
     one.offset = block < chunk->replica.chunk_size / block_bytes ? block * block_bytes : ~0u;
     one.length = block_bytes;
     if (why == Errc::ok) why = chunk->replica.check_open(one, *chunk->seal);
-    if (why == Errc::ok && (store_->block_record(*chunk, block).flags & block_torn) == 0) {
-      why = Errc::corrupt;  // rot is never made good by signing it
-    }
     if (why != Errc::ok) break;
-    auto const accepted = store_->accept_as_is(*chunk, block, {torn.stamp()});
+    auto const accepted = store_->accept_torn(*chunk, block, {torn.stamp()});
     if (accepted.has_error()) why = errc_of(accepted.error());
   }
   if (why == Errc::ok) {

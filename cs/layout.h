@@ -27,10 +27,6 @@ static_assert(page_bytes == 4096);
 
 // ------------------------------------------------------------------ chunk files
 
-/// With block_corrupt: recovery saw that a power failure tore an unflushed write. Only such a block
-/// may be accepted as it is where no replica has a valid one; rot never.
-inline constexpr std::uint32_t block_torn = 4;
-
 /// First sector of a chunk file. One sector, so that a torn write leaves the old or the new one.
 struct Chunk_header {
   Chunk_id chunk;

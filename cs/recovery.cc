@@ -244,8 +244,7 @@ void Recovery::replay_large(Chunk& chunk, std::uint32_t block, Lsn lsn, Block_re
     if (in_journal && !std::exchange(before.doubtful, true)) return;
   }
   ++torn_;
-  Block_record torn = record;
-  torn.flags = block_corrupt | block_torn;
+  Block_record const torn{record.stamp, crc, block_corrupt | block_torn};
   store_.stage_data(chunk, block, lsn, torn, {}, {}, Staged_kind::torn);
 }
 

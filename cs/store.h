@@ -121,9 +121,9 @@ class Store final : private Journal::Listener {
   Lsn large_done() const;
   /// The last large write that is not in place yet; 0: none.
   Lsn last_large() const { return large_.empty() ? 0 : large_.back().lsn; }
-  /// For the last resort of a reconciliation: makes what `block` holds now, valid or torn, its
-  /// content under `stamp`. Blocking. Errors: the disk's.
-  Result<void> accept_as_is(Chunk& chunk, std::uint32_t block, Stamp stamp);
+  /// For the last resort of a reconciliation: makes what the torn `block` holds its content under
+  /// `stamp`. Blocking. Errors: corrupt (it is not torn, or has changed since), the disk's.
+  Result<void> accept_torn(Chunk& chunk, std::uint32_t block, Stamp stamp);
   /// Everything of `file` that was accepted so far is durable when `done` says ok.
   void flush(File_id file, Store_done done);
 

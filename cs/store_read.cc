@@ -50,7 +50,7 @@ Result<void> Store::read_run(Chunk& chunk, std::uint32_t first, std::uint32_t bl
   }
   for (std::uint32_t i = 0; i < blocks; ++i) {
     if (crc32c(to.subspan(std::size_t{i} * block_bytes, block_bytes)) != records[i].crc) {
-      records[i].flags |= block_corrupt;
+      records[i].flags = block_corrupt;  // rot, also of one that was torn before
     }
   }
   return success();
@@ -74,7 +74,7 @@ Result<void> Store::gather(Chunk& chunk, std::uint32_t first, std::uint32_t bloc
     std::byte* const block = to.data() + std::size_t{i} * block_bytes;
     Staged const* const staged = chunk.staged_block(first + i);
     records_[i] = staged != nullptr ? staged->record : table_entry(chunk, first + i);
-    bool const is_empty = (records_[i].flags & (block_hole | block_corrupt)) != 0;
+    bool const is_empty = !has_data(records_[i]);
     if (staged == nullptr && !is_empty) {
       ++run;
       continue;
@@ -96,7 +96,7 @@ void Store::finish_read(Read_kind kind, std::uint32_t offset, std::uint32_t bloc
     std::memcpy(result.meta.data(), records_.data(), result.meta.size());
     std::size_t kept = 0;
     for (std::uint32_t i = 0; i < blocks; ++i) {
-      if ((records_[i].flags & (block_hole | block_corrupt)) != 0) continue;
+      if (!has_data(records_[i])) continue;
       if (kept != i) {
         std::memcpy(data.data() + kept * block_bytes, data.data() + std::size_t{i} * block_bytes,
                     block_bytes);
@@ -124,7 +124,8 @@ Store::Fill Store::fill(Chunk& chunk, Read_kind kind, std::uint32_t offset, std:
   std::uint32_t const blocks = length / block_bytes;
   if (kind == Read_kind::read && blocks == 1) {
     Staged const* const staged = chunk.staged_block(first);
-    if (staged != nullptr && !staged->data.empty()) {  // as it was received, no copy
+    bool const is_good = staged != nullptr && (staged->record.flags & block_corrupt) == 0;
+    if (is_good && !staged->data.empty()) {  // as it was received, no copy
       result.meta = pool_.take(sizeof(std::uint32_t));
       store_le(result.meta.data(), staged->record.crc);
       result.data = staged->data;
@@ -164,19 +165,20 @@ bool Store::try_read(Chunk& chunk, Read_kind kind, std::uint32_t offset, std::ui
   return fill(chunk, kind, offset, length, {}, result) == Fill::done;
 }
 
-Result<void> Store::accept_as_is(Chunk& chunk, std::uint32_t block, Stamp stamp) {
+Result<void> Store::accept_torn(Chunk& chunk, std::uint32_t block, Stamp stamp) {
+  Block_record record = block_record(chunk, block);
+  // Rot is never made good by signing it.
+  if ((record.flags & block_torn) == 0) return Errc::corrupt;
   Staged const* const staged = chunk.staged_block(block);
-  Slice data;
-  if (staged != nullptr && !staged->data.empty()) data = staged->data;
+  Slice data = staged != nullptr ? staged->data : Slice::allocate(block_bytes);
   if (staged == nullptr) {
     PS_TRY(File* const file, chunks_.file_of(chunk));
-    data = Slice::allocate(block_bytes);
     std::uint64_t const at =
         data_offset(chunk.replica.chunk_size) + std::uint64_t{block} * block_bytes;
     PS_CHECK(file->read(at, data.mutable_bytes()));
   }
-  Block_record record{stamp.value, never_written.crc, block_hole};
-  if (!data.empty()) record = {stamp.value, crc32c(data.bytes()), 0};
+  if (crc32c(data.bytes()) != record.crc) return Errc::corrupt;
+  record = {stamp.value, record.crc, 0};
   repair(chunk, block * block_bytes, {&record, 1}, data);
   return success();
 }

@@ -351,6 +351,15 @@ void Sync_manager::next_run(Task& task) {
   next_window(task);
 }
 
+/// Another source may have the block. Where none has, it comes as it is here and all others keep
+/// their redundancy: torn, so that this replica, too, can offer what it has to the next writer;
+/// with nothing but rot everywhere, as damaged.
+bool Sync_manager::goes_on_looking(Task const& task, Block_record const& theirs) const {
+  if ((theirs.flags & block_corrupt) == 0) return false;
+  std::size_t const rounds = has_data(theirs) ? 1 : 2;
+  return task.failures < std::min<std::size_t>(rounds * task.sources.size(), options_.failures_max);
+}
+
 void Sync_manager::on_pull(Task& task, Message& message) {
   if (task.runs.empty() || message.header.offset != task.runs.back().first * block_bytes) return;
   Run const run = task.runs.back();
@@ -358,16 +367,10 @@ void Sync_manager::on_pull(Task& task, Message& message) {
   std::size_t at = 0;
   for (std::uint32_t i = 0; valid && i < run.blocks; ++i) {
     auto const record = load_le<Block_record>(message.meta.data() + i * sizeof(Block_record));
-    if ((record.flags & block_corrupt) != 0) {
-      // Another source may have it. Where none has, the block is lost, but not the redundancy of
-      // all the others: it becomes known as damaged here, too.
-      if (task.failures < task.sources.size()) {
-        return source_failed(task,
-                             "it has no valid data for block " + std::to_string(run.first + i));
-      }
-      continue;
+    if (goes_on_looking(task, record)) {
+      return source_failed(task, "it has no valid data for block " + std::to_string(run.first + i));
     }
-    if ((record.flags & block_hole) != 0) continue;
+    if (!has_data(record)) continue;
     valid = in_bounds(at, block_bytes, message.data.size()) &&
             crc32c(message.data.bytes().subspan(at, block_bytes)) == record.crc;
     at += block_bytes;
@@ -387,7 +390,7 @@ void Sync_manager::store_pulled(Task& task) {
   if (admitted != Errc::ok) return report(task, true, message_of(admitted));
   if (!store_.has_room(task.pulled.data.size())) return;  // tried again with the next tick
   std::vector<Block_record> records;
-  std::uint32_t first = run.first;
+  std::uint32_t first = run.first, torn = 0;
   std::size_t begin = 0, at = 0;
   auto const store_kept = [&](std::uint32_t next) {
     if (!records.empty()) {
@@ -400,12 +403,14 @@ void Sync_manager::store_pulled(Task& task) {
   for (std::uint32_t i = 0; i < run.blocks; ++i) {
     auto theirs = load_le<Block_record>(task.pulled.meta.data() + i * sizeof(Block_record));
     std::uint32_t const block = run.first + i;
-    if ((theirs.flags & block_corrupt) != 0) {
+    bool const is_torn = (theirs.flags & block_corrupt) != 0 && has_data(theirs);
+    if (is_torn) ++torn;
+    if ((theirs.flags & block_corrupt) != 0 && !is_torn) {
       theirs = {theirs.stamp, never_written.crc, block_hole | block_corrupt};
       log_.error("no replica has valid data for a block; it stays damaged until it is rewritten",
                  {{"chunk", task.chunk}, {"block", block}});
     }
-    std::size_t const size = (theirs.flags & block_hole) != 0 ? 0 : block_bytes;
+    std::size_t const size = has_data(theirs) ? block_bytes : 0;
     // Looked at again: a write may have arrived while the pull was under way.
     if (needs(*chunk, task, block, store_.block_record(*chunk, block), theirs)) {
       if (records.empty()) begin = at;
@@ -417,6 +422,10 @@ void Sync_manager::store_pulled(Task& task) {
     }
   }
   store_kept(0);
+  if (torn != 0) {
+    log_.warn("blocks torn by a power failure were copied as torn: no replica had valid data",
+              {{"chunk", task.chunk}, {"blocks", torn}});
+  }
   task.pulled = {};
   task.runs.pop_back();
   task.state = State::held;

@@ -116,6 +116,7 @@ class Sync_manager final : private Connection_handler {
   Link* link_of(Task& task);
   bool needs(Chunk& chunk, Task const& task, std::uint32_t block, Block_record const& own,
              Block_record const& theirs) const;
+  bool goes_on_looking(Task const& task, Block_record const& theirs) const;
   std::uint32_t window(Task const& task) const;
 
   Clock& clock_;

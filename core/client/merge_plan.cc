@@ -8,6 +8,7 @@ namespace pstorage::client {
 namespace {
 
 bool is_corrupt(Block_record const& record) { return (record.flags & block_corrupt) != 0; }
+bool is_torn(Block_record const& record) { return (record.flags & block_torn) != 0; }
 bool is_hole(Block_record const& record) { return (record.flags & block_hole) != 0; }
 
 /// Do the two replicas hold the same write of the block? The hole flag may differ for equal
@@ -26,11 +27,13 @@ std::size_t holders(std::vector<std::vector<Block_record>> const& tables, std::u
 }
 
 /// A write has one content: where the same stamp names two, one was changed behind our back, and
-/// more replicas have kept the one that was acknowledged.
+/// more replicas have kept the one that was acknowledged. Of two without it, a torn one can still
+/// be accepted, a rotten one cannot.
 bool is_better(std::vector<std::vector<Block_record>> const& tables, std::uint32_t block,
                Block_record const& record, Block_record const& best) {
   if (record.stamp != best.stamp) return record.stamp > best.stamp;
-  if (is_corrupt(record) || record.crc == best.crc) return false;
+  if (is_corrupt(record)) return is_torn(record) && !is_torn(best);
+  if (record.crc == best.crc) return false;
   return holders(tables, block, record) > holders(tables, block, best);
 }
 

@@ -22,8 +22,9 @@ struct Merge_step {
 
 /// `tables`: one per replica, all of the same length (blocks of a chunk); replicas without a table
 /// are empty and neither source nor target. For each block the valid record with the highest stamp
-/// wins (with equal stamps the content that most replicas hold, then the lowest replica index);
-/// replicas whose record differs are targets. Runs are joined up to `run_max` blocks. Source:
+/// wins (with equal stamps the content that most replicas hold, then the lowest replica index).
+/// Where none is valid, the source is the one with the highest stamp, a torn one before a rotten
+/// one. Replicas whose record differs are targets. Runs are joined up to `run_max` blocks. Source:
 /// DESIGN 5.
 std::vector<Merge_step> plan_merge(std::vector<std::vector<Block_record>> const& tables,
                                    std::uint32_t run_max);

@@ -11,7 +11,7 @@
 namespace pstorage {
 
 /// Grows with every change of core/format.md or of the .proto files.
-inline constexpr std::uint32_t protocol_version = 2;
+inline constexpr std::uint32_t protocol_version = 3;
 
 /// Longest name, cluster name or uuid that a hello may carry.
 inline constexpr std::size_t hello_text_bytes_max = 256;

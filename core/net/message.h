@@ -39,7 +39,17 @@ static_assert(sizeof(Block_record) == 16);
 enum Block_flag : std::uint32_t {
   block_hole = 1,     // reads as zeros and takes no space
   block_corrupt = 2,  // this replica knows that it does not hold valid data for the block
+  // With block_corrupt: a power failure tore a write that nobody had flushed, and `crc` is that of
+  // what is there now. Only such a block may be accepted as it is where no replica has a valid one;
+  // rot never.
+  block_torn = 4,
 };
+
+/// Has the block bytes of its own that its checksum fits: is it neither a hole nor rotten?
+constexpr bool has_data(Block_record const& record) {
+  return (record.flags & block_hole) == 0 &&
+         (record.flags & (block_corrupt | block_torn)) != block_corrupt;
+}
 
 /// The fields of a message's header that its users see.
 struct Header {

@@ -53,6 +53,27 @@ TEST(Message, The_example_of_the_format_is_what_we_encode) {
   EXPECT_EQ(std::memcmp(bytes.data(), example, sizeof example), 0);
 }
 
+// core/format.md "Message": a torn block of stamp (7, 9), whose content has the checksum
+// 0x01020304.
+constexpr unsigned char torn_example[] = {0x09, 0x00, 0x00, 0x00, 0x07, 0x00, 0x00, 0x00,
+                                          0x04, 0x03, 0x02, 0x01, 0x06, 0x00, 0x00, 0x00};
+
+TEST(Message, A_torn_block_has_data_a_rotten_one_and_a_hole_have_none) {
+  auto record = load_le<Block_record>(reinterpret_cast<std::byte const*>(torn_example));
+  EXPECT_EQ(record.stamp, Stamp::of({7}, 9).value);
+  EXPECT_EQ(record.crc, 0x01020304u);
+  EXPECT_EQ(record.flags, block_corrupt | block_torn);
+  EXPECT_TRUE(has_data(record));
+  record.flags = block_corrupt;
+  EXPECT_FALSE(has_data(record));
+  record.flags = block_hole | block_corrupt;
+  EXPECT_FALSE(has_data(record));
+  record.flags = block_hole;
+  EXPECT_FALSE(has_data(record));
+  record.flags = 0;
+  EXPECT_TRUE(has_data(record));
+}
+
 // core/format.md "Shared payloads": 1 MiB at 0x30000, ticket 2.
 constexpr unsigned char reference_example[] = {0x00, 0x00, 0x03, 0x00, 0x00, 0x00, 0x00, 0x00,
                                                0x00, 0x00, 0x10, 0x00, 0x02, 0x00, 0x00, 0x00};

@@ -44,6 +44,16 @@ TEST(Merge_plan, A_block_that_is_corrupt_everywhere_is_accepted_from_the_most_ad
   EXPECT_EQ(steps[0].source, 1u);
 }
 
+TEST(Merge_plan, Of_a_write_that_is_torn_here_and_rotten_there_the_torn_one_is_accepted) {
+  constexpr std::uint32_t torn = block_corrupt | block_torn;
+  auto const steps = plan_merge({{record(9, block_corrupt)}, {record(9, torn)}}, 256);
+  ASSERT_EQ(steps.size(), 1u);
+  EXPECT_TRUE(steps[0].accept);
+  EXPECT_EQ(steps[0].source, 1u);
+  EXPECT_EQ(plan_merge({{record(9, block_corrupt)}, {record(8, torn)}}, 256).at(0).source, 0u);
+  EXPECT_EQ(plan_merge({{record(9, torn)}, {record(8)}}, 256).at(0).source, 1u);
+}
+
 TEST(Merge_plan, A_lone_replica_settles_its_torn_blocks) {
   auto const steps = plan_merge({{record(3, block_corrupt), record(4)}}, 256);
   ASSERT_EQ(steps.size(), 1u);
