@@ -1,8 +1,9 @@
 // File_volume: what is answered without a CS having checked our epoch: zeros of chunks that were
 // never allocated, and reads, because a replica that was dropped at a take-over was never sealed.
-// While the MDS confirms the lease nobody else serves the file. Without that, all in-sync replicas
-// of one chunk must say, after the request was finished, that they know no newer writer: a
-// take-over seals at least one of those of each chunk before it serves anything.
+// While the MDS confirms the lease nobody else serves the file. Without that, all replicas of one
+// chunk must say, after the request was finished, that they know no newer writer: a take-over seals
+// at least one that is in sync before it serves the chunk. That may be one that is still a newcomer
+// to us: who does not hear the MDS does not hear that a sync has ended either.
 #include <algorithm>
 #include <utility>
 
@@ -10,7 +11,7 @@
 
 namespace pstorage::client {
 
-/// The in-sync servers of a chunk all of whom can be asked now; empty: there is none.
+/// The servers of a chunk, in sync or to be, all of whom can be asked now; empty: there is none.
 std::vector<Cs_id> File_volume::confirming_servers() {
   // Readers beside others are not told when chunks move, and those who have them no more are not
   // sealed by the next writer: only the MDS can confirm.
@@ -29,13 +30,13 @@ std::vector<Cs_id> File_volume::confirming_servers() {
   for (auto const& [_, chunk] : chunks_) {
     servers.clear();
     for (auto const& replica : chunk->replicas())
-      if (replica.state == proto::REPLICA_IN_SYNC) servers.push_back(replica.cs);
+      if (replica.state != proto::REPLICA_STALE) servers.push_back(replica.cs);
     if (ask_all(servers)) return servers;
   }
   for (auto const& [_, chunk] : untouched_) {
     servers.clear();
     for (auto const& replica : chunk.replicas())
-      if (replica.state() == proto::REPLICA_IN_SYNC) servers.push_back({replica.cs()});
+      if (replica.state() != proto::REPLICA_STALE) servers.push_back({replica.cs()});
     if (ask_all(servers)) return servers;
   }
   return {};
