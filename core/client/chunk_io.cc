@@ -300,10 +300,25 @@ void Chunk_io::send_change(Piece& piece, std::uint32_t index) {
 }
 
 void Chunk_io::resend(std::uint32_t index) {
-  for (Piece& piece : in_flight_)
-    if (piece.stamp.value != 0 && (piece.waiting >> index & 1) != 0 &&
-        (piece.sent >> index & 1) == 0)
+  for (auto place = in_flight_.begin(); place != in_flight_.end();) {
+    Piece& piece = *place++;
+    bool const is_wanted = piece.stamp.value != 0 && (piece.waiting >> index & 1) != 0 &&
+                           (piece.sent >> index & 1) == 0;
+    if (!is_wanted) continue;
+    if ((piece.gaps >> index & 1) == 0)
       send_change(piece, index);
+    else
+      stamp_again(piece);  // goes to the end
+  }
+}
+
+/// One that had no room for it may have taken later ones since: under its old stamp it would take
+/// this for one that it has.
+void Chunk_io::stamp_again(Piece& piece) {
+  piece.gaps = piece.sent = piece.waiting = 0;
+  start_change(piece);
+  for (Piece& read : in_flight_)
+    if (read.held_behind.value != 0) read.held_behind = Stamp::of(host_.epoch(), next_sequence_);
 }
 
 void Chunk_io::on_change_reply(Piece& piece, std::uint32_t index, Message& reply) {
@@ -375,6 +390,7 @@ void Chunk_io::settle(Piece& piece) {
     for (std::uint32_t i = 0; i < replicas_.size(); ++i)
       if ((piece.no_space >> i & 1) != 0) refuse(replicas_[i], Errc::no_space);
     piece.waiting = std::exchange(piece.no_space, 0);
+    piece.gaps |= piece.waiting;
     if (!PS_MUTANT(forget_the_full_ones)) piece.sent &= ~piece.waiting;  // if they come back
     return;
   }
@@ -415,14 +431,6 @@ void Chunk_io::settle_held() {
         {{"chunk", id_}, {"reason", replicas_.empty() ? "no replica" : replicas_[0].refusal}});
     finish(piece, Errc::io_error);
   }
-}
-
-/// The last change that every member had when nothing was on the way; its answer may be held back.
-std::uint64_t Chunk_io::newest_drained() const {
-  std::uint64_t newest = answered_;
-  for (Piece const& piece : in_flight_)
-    if (is_change(piece) && piece.waiting == 0) newest = std::max(newest, piece.stamp.value);
-  return newest;
 }
 
 bool Chunk_io::is_drained() const {

@@ -212,6 +212,7 @@ class Chunk_io final : private Cs_op_owner {
   void start_change(Piece& piece);
   void send_change(Piece& piece, std::uint32_t index);
   void resend(std::uint32_t index);
+  void stamp_again(Piece& piece);
   void on_change_reply(Piece& piece, std::uint32_t index, Message& reply);
   void settle(Piece& piece);
   void no_room_for(Piece& piece);

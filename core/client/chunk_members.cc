@@ -154,13 +154,14 @@ void Chunk_io::remap_pieces(std::vector<int> const& from, std::uint32_t newcomer
   };
   for (Piece_list* list : {&in_flight_, &waiting_})
     for (Piece& piece : *list) {
-      for (std::uint32_t* mask :
-           {&piece.waiting, &piece.sent, &piece.no_space, &piece.tried, &piece.corrupt})
+      for (std::uint32_t* mask : {&piece.waiting, &piece.sent, &piece.no_space, &piece.gaps,
+                                  &piece.tried, &piece.corrupt})
         *mask = remap(*mask);
       // A newcomer joins (again) behind all of them and gets them by its pull. It joins only when
       // nothing is on the way, so nothing may wait for it.
       piece.waiting &= ~newcomers;
       piece.no_space &= ~newcomers;
+      piece.gaps &= ~newcomers;
     }
 }
 
@@ -386,6 +387,14 @@ void Chunk_io::open_members() {
     if (replica.state == proto::REPLICA_SYNCING && !may_join) continue;
     send_open(i);
   }
+}
+
+/// The last change that every member had when nothing was on the way; its answer may be held back.
+std::uint64_t Chunk_io::newest_drained() const {
+  std::uint64_t newest = answered_;
+  for (Piece const& piece : in_flight_)
+    if (is_change(piece) && piece.waiting == 0) newest = std::max(newest, piece.stamp.value);
+  return newest;
 }
 
 void Chunk_io::send_open(std::uint32_t index) {

@@ -67,6 +67,7 @@ struct Piece : boost::intrusive::list_base_hook<> {
   std::uint32_t waiting = 0;   // bit a replica (index in the chunk): sent or to be sent, no answer
   std::uint32_t sent = 0;      // bit a replica: sent on its present connection
   std::uint32_t no_space = 0;  // bit a replica: it has no room
+  std::uint32_t gaps = 0;      // bit a replica: it had none, others did; it may have later changes
   Time_point not_before{};     // no replica had room: tried again then
 
   // Reads.
