@@ -152,6 +152,7 @@ Request& File_volume::new_request(Request_kind kind) {
   request.kind = kind;
   request.fua = false;
   request.error = Errc::ok;
+  request.has_done_piece = false;
   request.losses = losses_;
   request.submitted = now();
   request.pieces_left = 1;  // held until every piece has been submitted
@@ -388,6 +389,7 @@ void File_volume::complete_piece(Piece& piece, Errc status) {
   if (status == Errc::corrupt && piece.kind == Piece_kind::read && piece.length > block_bytes)
     return split_read(piece);
   if (status != Errc::ok && request->error == Errc::ok) request->error = status;
+  if (!std::exchange(request->has_done_piece, true)) request->losses = losses_;
   if (status == Errc::ok && piece.kind == Piece_kind::read && piece.into_part)
     std::memcpy(request->parts[piece.part].data() + piece.part_offset, piece.data.data(),
                 piece.data.size());
@@ -452,10 +454,9 @@ void File_volume::answer_request(Request& request) {
     return read_done(std::move(parts));
   }
   if (error != Errc::ok) return done(make_error_code(error));
-  if (fua) {
-    // Were some of its pieces acknowledged and lost before the last one was there?
-    return start_flush(std::move(done), losses == losses_ ? Errc::ok : Errc::lost_writes);
-  }
+  // Some of its pieces may have been acknowledged and lost before the last one was there.
+  if (losses != losses_) return done(make_error_code(Errc::lost_writes));
+  if (fua) return start_flush(std::move(done), Errc::ok);
   done(success());
 }
 

@@ -21,7 +21,8 @@ struct Request {
   Request_kind kind = Request_kind::read;
   bool fua = false;
   std::uint32_t pieces_left = 0;
-  std::uint64_t losses = 0;  // of the file's writes, when it was submitted
+  bool has_done_piece = false;
+  std::uint64_t losses = 0;  // of the file's writes, when its first piece was done
   Time_point submitted{};
   Errc error = Errc::ok;  // the first one
   Done done;              // write, zero

@@ -44,7 +44,8 @@ class Volume {
   virtual void read(std::uint64_t offset, std::uint64_t length, Read_done done) = 0;
 
   /// Acknowledged when every in-sync replica has it in its page cache; with `fua`, on its disk.
-  /// `data` (one or more slices, together `length` bytes) is kept until the answer.
+  /// `data` (one or more slices, together `length` bytes) is kept until the answer. Errors:
+  /// lost_writes when all replicas of a part of it lost their power before the rest was there.
   virtual void write(std::uint64_t offset, std::vector<Slice> data, bool fua, Done done) = 0;
 
   /// Makes the range read as zeros. Whole blocks become holes and give their space back. With
