@@ -51,6 +51,11 @@ Slice joined(std::vector<Slice> const& parts, std::size_t size) {
   return whole;
 }
 
+/// Does it read as zeros? A damaged block without data has the flag of a hole, too.
+bool is_hole(Block_record const& record) {
+  return (record.flags & (block_hole | block_corrupt)) == block_hole;
+}
+
 bool grows(Volume_use use) { return use == Volume_use::grow || use == Volume_use::settle; }
 
 }  // namespace
@@ -320,7 +325,7 @@ void File_volume::extents(std::uint64_t offset, std::uint64_t length, std::size_
     std::uint64_t const skip = offset % block_bytes;
     for (std::size_t i = 0; i < blocks && covered < length; ++i) {
       auto const record = load_le<Block_record>(records.data() + i * sizeof(Block_record));
-      bool const hole = (record.flags & block_hole) != 0;
+      bool const hole = is_hole(record);
       std::uint64_t const take = std::min(length - covered, block_bytes - (i == 0 ? skip : 0));
       if (runs.empty() || runs.back().hole != hole) {
         if (runs.size() == extents_max) break;

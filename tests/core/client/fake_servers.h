@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -171,6 +172,9 @@ class Fake_cs final : public Fake_server {
   bool holds_reads = false, holds_writes = false;
   std::uint64_t last_stamp = 0;  // says so when the chunk is opened
   bool has_joined = false;       // it was opened as a newcomer
+  /// What it says of its blocks, whatever it holds: holes at first.
+  std::vector<Block_record> table{fake_chunk_bytes / block_bytes,
+                                  {0, crc32c_of_zero_block, block_hole}};
 
  private:
   void handle(Message const& message) {
@@ -182,9 +186,15 @@ class Fake_cs final : public Fake_server {
         std::memcpy(content_.data() + header.offset, message.data.data(), message.data.size());
         last_stamp = std::max(last_stamp, header.stamp.value);
         return reply(header, {});
+      case Operation::table:
+        return reply(header, records(header));
       default:
         return control(header, parsed<proto::Cs_request>(message));
     }
+  }
+  Slice records(Header const& header) const {
+    return Slice::copy_of(std::as_bytes(
+        std::span(table).subspan(header.offset / block_bytes, header.length / block_bytes)));
   }
   void deliver(Header const& header) {
     std::size_t const blocks = header.length / block_bytes;
