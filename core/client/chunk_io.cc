@@ -300,16 +300,18 @@ void Chunk_io::send_change(Piece& piece, std::uint32_t index) {
 }
 
 void Chunk_io::resend(std::uint32_t index) {
+  for (Piece& piece : in_flight_)
+    if (is_owed(piece, index) && (piece.gaps >> index & 1) == 0) send_change(piece, index);
+  // Last, because they get new stamps, and go to the end of the list.
   for (auto place = in_flight_.begin(); place != in_flight_.end();) {
     Piece& piece = *place++;
-    bool const is_wanted = piece.stamp.value != 0 && (piece.waiting >> index & 1) != 0 &&
-                           (piece.sent >> index & 1) == 0;
-    if (!is_wanted) continue;
-    if ((piece.gaps >> index & 1) == 0)
-      send_change(piece, index);
-    else
-      stamp_again(piece);  // goes to the end
+    if (is_owed(piece, index)) stamp_again(piece);
   }
+}
+
+bool Chunk_io::is_owed(Piece const& piece, std::uint32_t index) {
+  return piece.stamp.value != 0 && (piece.waiting >> index & 1) != 0 &&
+         (piece.sent >> index & 1) == 0;
 }
 
 /// One that had no room for it may have taken later ones since: under its old stamp it would take

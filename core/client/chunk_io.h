@@ -213,6 +213,7 @@ class Chunk_io final : private Cs_op_owner {
   void send_change(Piece& piece, std::uint32_t index);
   void resend(std::uint32_t index);
   void stamp_again(Piece& piece);
+  static bool is_owed(Piece const& piece, std::uint32_t index);
   void on_change_reply(Piece& piece, std::uint32_t index, Message& reply);
   void settle(Piece& piece);
   void no_room_for(Piece& piece);

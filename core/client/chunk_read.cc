@@ -128,7 +128,7 @@ void Chunk_io::read_delivered(Piece& piece, Message& reply) {
   if (piece.kind == Piece_kind::merge) return merge_edges(piece, reply.data);
   if (piece.kind == Piece_kind::table) {
     piece.data = reply.meta;
-    return finish(piece, Errc::ok);
+    return finish_read(piece);
   }
   if (heal && !host_.is_reader()) start_heal(piece);
   piece.data = reply.data.part(piece.user_offset - piece.offset, piece.user_length);

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -98,6 +99,7 @@ class Fake_mds : public Fake_server {
     node_.run([&] { node_.send(client_, std::move(message)); });
   }
   bool is_silent = false;
+  std::string on_full;                  // the volume's option
   std::vector<std::uint32_t> reported;  // by the client's last report: the servers that failed
 
  protected:
@@ -113,6 +115,7 @@ class Fake_mds : public Fake_server {
     lease.mutable_file()->set_size(fake_chunk_bytes);
     lease.mutable_file()->mutable_attributes()->set_chunk_size(fake_chunk_bytes);
     lease.mutable_file()->mutable_attributes()->set_replicas_min(replicas_min_);
+    lease.mutable_file()->mutable_attributes()->set_on_full(on_full);
     *lease.mutable_map() = map();
     return lease;
   }
@@ -161,6 +164,8 @@ class Fake_cs final : public Fake_server {
     });
   }
   std::size_t held() const { return held_.size(); }
+  /// The first byte of a block.
+  std::byte content(std::size_t block) const { return content_[block * block_bytes]; }
   /// As a power failure does to what was not flushed. What it held is never answered.
   void forget() {
     content_.assign(content_.size(), std::byte{0});
@@ -170,8 +175,9 @@ class Fake_cs final : public Fake_server {
 
   bool is_sealed = false;  // by a newer writer
   bool holds_reads = false, holds_writes = false;
-  std::uint64_t last_stamp = 0;  // says so when the chunk is opened
-  bool has_joined = false;       // it was opened as a newcomer
+  std::optional<std::size_t> no_room_for;  // refuses writes of this block
+  std::uint64_t last_stamp = 0;            // says so when the chunk is opened
+  bool has_joined = false;                 // it was opened as a newcomer
   /// What it says of its blocks, whatever it holds: holes at first.
   std::vector<Block_record> table{fake_chunk_bytes / block_bytes,
                                   {0, crc32c_of_zero_block, block_hole}};
@@ -183,9 +189,7 @@ class Fake_cs final : public Fake_server {
       case Operation::read:
         return deliver(header);
       case Operation::write:
-        std::memcpy(content_.data() + header.offset, message.data.data(), message.data.size());
-        last_stamp = std::max(last_stamp, header.stamp.value);
-        return reply(header, {});
+        return write(message);
       case Operation::table:
         return reply(header, records(header));
       default:
@@ -195,6 +199,17 @@ class Fake_cs final : public Fake_server {
   Slice records(Header const& header) const {
     return Slice::copy_of(std::as_bytes(
         std::span(table).subspan(header.offset / block_bytes, header.length / block_bytes)));
+  }
+  void write(Message const& message) {
+    Header header = message.header;
+    if (no_room_for == header.offset / block_bytes) {
+      header.status = Errc::no_space;
+      return reply(header, {});
+    }
+    if (header.stamp.value <= last_stamp) return reply(header, {});  // it has that already
+    std::memcpy(content_.data() + header.offset, message.data.data(), message.data.size());
+    last_stamp = header.stamp.value;
+    reply(header, {});
   }
   void deliver(Header const& header) {
     std::size_t const blocks = header.length / block_bytes;
@@ -267,13 +282,13 @@ class Fake_cluster : public testing::Test {
     });
     return answer;
   }
-  /// Fills the first block.
-  Answered start_write(std::byte with) {
+  /// Fills a block.
+  Answered start_write(std::byte with, std::size_t number = 0) {
     auto const answer = std::make_shared<Answer>();
     Slice block = Slice::allocate(block_bytes);
     std::memset(block.data(), std::to_integer<int>(with), block.size());
     node_.run([&] {
-      volume_->write(0, {block}, false, [answer](Result<void> const& done) {
+      volume_->write(number * block_bytes, {block}, false, [answer](Result<void> const& done) {
         answer->status = done.has_value() ? Errc::ok : errc_of(done.error());
       });
     });

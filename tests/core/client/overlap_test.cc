@@ -118,5 +118,31 @@ TEST_F(Held_write, Is_sent_again_when_all_are_in_sync_without_it) {
   EXPECT_NE(third_.last_stamp, 0u);
 }
 
+class Refused_write : public Overlap {
+ protected:
+  Refused_write() : Overlap({{1025, in_sync}, {1026, in_sync}}) { mds_.on_full = "wait"; }
+};
+
+// Whoever had no room for one write and has a later one would take the first one, sent again as it
+// was, for one that it has: sim_cluster --seed 30137.
+TEST_F(Refused_write, Is_stored_in_the_end_by_a_server_that_has_taken_a_later_one) {
+  constexpr std::byte later{9};
+  first_.no_room_for = 0;
+  second_.no_room_for = 1;
+  auto const write = start_write(written);
+  auto const other = start_write(later, 1);
+  run_a_moment();
+  EXPECT_EQ(first_.content(1), later);
+  EXPECT_EQ(second_.content(0), written);
+  first_.no_room_for = second_.no_room_for = std::nullopt;
+  run(std::chrono::seconds(5));
+  EXPECT_EQ(write->status, Errc::ok);
+  EXPECT_EQ(other->status, Errc::ok);
+  for (Fake_cs const* server : {&first_, &second_}) {
+    EXPECT_EQ(server->content(0), written);
+    EXPECT_EQ(server->content(1), later);
+  }
+}
+
 }  // namespace
 }  // namespace pstorage::client
