@@ -9,7 +9,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import Writer, check, cluster, main, verify_exact  # noqa: E402
+from harness import Writer, block_content, check, cluster, main, verify_exact  # noqa: E402
 
 GAP_AFTER_KILL = 0.5
 GAP_AFTER_STOP = 4.0
@@ -87,7 +87,11 @@ def metadata_server_restarts_under_load():
 def writes_wait_below_the_minimum_and_go_on_afterwards():
     with cluster(cs=3, replicas="3:2") as one:
         one.volume("v", "64M")
-        writer = Writer(one, "v", 256)
+        # A read of the block that is being written would rightly wait with it.
+        handle = one.connect("v")
+        apart = 200
+        handle.pwrite(block_content(apart, 1), apart * 4096)
+        writer = Writer(one, "v", apart)
         writer.start()
         time.sleep(1)
         one.kill("cs1")
@@ -97,11 +101,10 @@ def writes_wait_below_the_minimum_and_go_on_afterwards():
         frozen = writer.writes
         time.sleep(2)
         check(writer.writes <= frozen + 1, "writes went on with one replica of at least two")
-        handle = one.connect("v")
         timer = threading.Timer(20, lambda: os.kill(os.getpid(), signal.SIGALRM))
         timer.start()
-        handle.pread(4096, 200 * 4096)  # reads go on
-        timer.cancel()
+        check(handle.pread(4096, apart * 4096) == block_content(apart, 1), "another content")
+        timer.cancel()  # reads go on
         one.start("cs1")
         one.start("cs2")
         one.wait_healthy()
