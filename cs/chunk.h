@@ -84,6 +84,7 @@ struct Chunk {
   bool removed = false;
   std::uint32_t io_in_flight = 0;
   Lsn large_lsn = 0;            // of the last large write
+  Lsn large_placed = 0;         // of the last large write that has been put in place
   bool large_dirty = false;     // a large write was put in place since the last sync began
   bool large_unsynced = false;  // ... since the last sync that has ended began
   // A block: number of the file's sync that makes the last large write to it durable; 0 when a

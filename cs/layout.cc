@@ -13,6 +13,7 @@ constexpr std::uint32_t chunk_magic = 0x4b435350;   // "PSCK"
 constexpr std::uint32_t record_magic = 0x524a5350;  // "PSJR"
 constexpr std::uint32_t super_magic = 0x534a5350;   // "PSJS"
 constexpr std::uint32_t format_version = 1;
+constexpr std::uint32_t journal_version = 2;  // 1 had no `synced` records
 constexpr std::uint64_t data_alignment = 64u << 10;
 // Present in every stored table entry, so that none of them is all zeros.
 constexpr std::uint32_t entry_present = 1u << 31;
@@ -33,7 +34,7 @@ std::uint32_t record_crc(std::byte const* header, Bytes body, std::uint64_t salt
 
 bool known(std::uint16_t type) {
   return type >= static_cast<std::uint16_t>(Record_type::write) &&
-         type <= static_cast<std::uint16_t>(Record_type::large_repair);
+         type <= static_cast<std::uint16_t>(Record_type::synced);
 }
 
 }  // namespace
@@ -215,7 +216,7 @@ bool verify_record(std::byte const* from, Bytes body, std::uint64_t salt) {
 void encode_super(Journal_super const& super, std::byte* to) {
   std::memset(to, 0, super_bytes);
   store_le(to, super_magic);
-  store_le(to + 4, format_version);
+  store_le(to + 4, journal_version);
   store_le(to + 8, super.salt);
   store_le(to + 16, super.ring_bytes);
   store_le(to + 24, super.generation);
@@ -226,8 +227,8 @@ void encode_super(Journal_super const& super, std::byte* to) {
 }
 
 Result<Journal_super> decode_super(std::byte const* from) {
-  if (load_le<std::uint32_t>(from) != super_magic ||
-      load_le<std::uint32_t>(from + 4) != format_version ||
+  auto const version = load_le<std::uint32_t>(from + 4);
+  if (load_le<std::uint32_t>(from) != super_magic || version == 0 || version > journal_version ||
       load_le<std::uint32_t>(from + at_super_crc) != crc32c({from, at_super_crc})) {
     return Errc::corrupt;
   }

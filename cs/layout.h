@@ -85,6 +85,7 @@ enum class Record_type : std::uint16_t {
   remove = 7,        // the chunk is gone
   pad = 8,           // skip
   large_repair = 9,  // as large; body: Block_record a block
+  synced = 10,       // large writes up to LSN `stamp` are durable in the chunk file
 };
 
 struct Record {

@@ -127,6 +127,7 @@ void Recovery::visit(Journal::Visited const& visited) {
   }
   // Records of an earlier chunk file of this id, removed since.
   if (chunk.value()->created_lsn > visited.end) return;
+  if (record.type == Record_type::synced) return visit_synced(*chunk.value(), record.stamp.value);
   if (!is_well_formed(visited, chunk.value()->replica.chunk_size)) {
     store_.log_.error("a journal record does not fit its chunk", {{"chunk", record.chunk}});
     return;
@@ -169,7 +170,7 @@ void Recovery::visit_remove(Chunk_id id, Lsn end) {
     store_.drop_staged(*chunk.value());
   }
   missing_.erase(id);
-  std::erase_if(lost_, [id](auto const& one) { return one.first.first == id; });
+  std::erase_if(missing_data_, [id](auto const& one) { return one.first.first == id; });
   auto const removed = store_.chunks_.remove(id);
   if (removed.has_error()) note_error(removed.error());
 }
@@ -207,7 +208,7 @@ void Recovery::visit_data(Chunk& chunk, Journal::Visited const& visited) {
 
 void Recovery::replay_block(Chunk& chunk, std::uint32_t block, Lsn lsn, Block_record const& record,
                             std::uint64_t journal_at) {
-  lost_.erase({chunk.id, block});
+  missing_data_.erase({chunk.id, block});
   bool const hole = (record.flags & block_hole) != 0;
   store_.stage_data(chunk, block, lsn, record, {}, {},
                     hole ? Staged_kind::hole : Staged_kind::journal);
@@ -225,13 +226,12 @@ void Recovery::replay_large(Chunk& chunk, std::uint32_t block, Lsn lsn, Block_re
   if (read.has_error()) return note_error(read.error());
   std::uint32_t const crc = crc32c(content);
   if (crc == record.crc) {
-    lost_.erase({chunk.id, block});
+    missing_data_.erase({chunk.id, block});
     store_.stage_data(chunk, block, lsn, record, {}, {}, Staged_kind::in_file);
     return;
   }
   // Only behind a synced one may a large record stand: of an earlier one nothing was lost.
-  lost_.erase({chunk.id, block});
-  if (is_write) lost_[{chunk.id, block}] = {record.stamp};
+  missing_data_[{chunk.id, block}] = {lsn, record, is_write};
   // It never got there, or was torn on the way, or a later one was. The file may hold the previous
   // content, or an earlier record of the journal does; but behind two large writes neither of which
   // is there, the first may have been flushed and then torn by the second.
@@ -246,6 +246,21 @@ void Recovery::replay_large(Chunk& chunk, std::uint32_t block, Lsn lsn, Block_re
   ++torn_;
   Block_record const torn{record.stamp, crc, block_corrupt | block_torn};
   store_.stage_data(chunk, block, lsn, torn, {}, {}, Staged_kind::torn);
+}
+
+// What was durable and is not there was neither torn nor cut off by the crash: it is damage. It
+// keeps its record, so that a reader is told, and the other replicas' content replaces it.
+void Recovery::visit_synced(Chunk& chunk, Lsn covered) {
+  auto it = missing_data_.lower_bound({chunk.id, 0});
+  while (it != missing_data_.end() && it->first.first == chunk.id) {
+    auto const& [lsn, record, is_write] = it->second;
+    if (lsn > covered) {
+      ++it;
+      continue;
+    }
+    store_.stage_data(chunk, it->first.second, lsn, record, {}, {}, Staged_kind::in_file);
+    it = missing_data_.erase(it);
+  }
 }
 
 Result<void> Recovery::apply_all() {
@@ -264,10 +279,10 @@ Result<void> Recovery::apply_all() {
 // The last stamp says "everything up to here is on this disk". A large write whose record is there
 // and whose data is not was never flushed, but its writer may live and count on it.
 void Recovery::lower_stamps() {
-  for (auto const& [place, stamp] : lost_) {
+  for (auto const& [place, missing] : missing_data_) {
     Chunk* const chunk = store_.chunks_.find(place.first);
-    if (chunk == nullptr) continue;
-    Stamp const below{stamp.value - 1};
+    if (chunk == nullptr || !missing.is_write) continue;
+    Stamp const below{missing.record.stamp - 1};
     chunk->replica.last_stamp = std::min(chunk->replica.last_stamp, below);
     chunk->applied_stamp = std::min(chunk->applied_stamp, below);
   }

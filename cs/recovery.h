@@ -32,6 +32,7 @@ class Recovery {
                     std::uint64_t journal_at);
   void replay_large(Chunk& chunk, std::uint32_t block, Lsn lsn, Block_record const& record,
                     bool is_write);
+  void visit_synced(Chunk& chunk, Lsn covered);
   void lower_stamps();
   Result<Chunk*> chunk_of(Chunk_id id);
   Result<void> apply_all();
@@ -42,8 +43,13 @@ class Recovery {
 
   Store& store_;
   std::set<Chunk_id> missing_;  // have records but no valid file
-  // Blocks of large writes whose data never arrived, and nothing later did: their stamps.
-  std::map<std::pair<Chunk_id, std::uint32_t>, Stamp> lost_;
+  struct Missing {
+    Lsn lsn = 0;
+    Block_record record;
+    bool is_write = false;
+  };
+  // Blocks of large writes whose data is not in the chunk file, and nothing later is.
+  std::map<std::pair<Chunk_id, std::uint32_t>, Missing> missing_data_;
   std::uint32_t torn_ = 0;
   std::error_code error_;  // first failure of the disk while replaying
 };

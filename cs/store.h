@@ -264,7 +264,8 @@ class Store final : private Journal::Listener {
   void check_file_flushes();
   void sync_file(Chunk& chunk);
   void start_sync(Chunk& chunk);
-  void file_synced(Chunk& chunk, bool covers_large, Result<void> const& result);
+  void note_synced(Chunk const& chunk, Lsn covered);
+  void file_synced(Chunk& chunk, Lsn covered, Result<void> const& result);
   void want_checkpoint(Time_point now);
   void step_checkpoint(std::size_t blocks);
   void checkpoint_files();

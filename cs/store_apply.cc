@@ -250,6 +250,7 @@ void Store::put_large_in_place() {
 
 void Store::mark_in_place(Chunk& chunk, Large const& large) {
   chunk.large_dirty = chunk.large_unsynced = true;
+  chunk.large_placed = large.lsn;
   large_unsynced_.insert(chunk.id);
   if (chunk.large_sync.empty()) return;  // all of it has been superseded through the journal
   for (std::uint32_t i = 0; i < large.blocks; ++i) {

@@ -70,21 +70,34 @@ void Store::start_sync(Chunk& chunk) {
   chunk.large_bytes = 0;
   auto const request = disk_watch_.begin(tick_time_);
   auto const began = clock_.now();
-  file.value()->sync_async([this, &chunk, covers_large, request, began](Result<void> result) {
+  Lsn const covered = covers_large ? chunk.large_placed : 0;
+  file.value()->sync_async([this, &chunk, covered, request, began](Result<void> result) {
     disk_watch_.end(request);
     file_sync_times_.add(clock_.now() - began);
-    file_synced(chunk, covers_large, result);
+    file_synced(chunk, covered, result);
   });
 }
 
-void Store::file_synced(Chunk& chunk, bool covers_large, Result<void> const& result) {
+// Replay takes a large write whose data does not fit its checksum for one that was torn or never
+// arrived; of what has been synced it is damage. The record goes with the next commit.
+void Store::note_synced(Chunk const& chunk, Lsn covered) {
+  if (chunk.removed || !journal_->has_room(record_header_bytes)) return;
+  Record record;
+  record.type = Record_type::synced;
+  record.chunk = chunk.id;
+  record.stamp = {covered};
+  journal_->append(record, {}, {});
+}
+
+void Store::file_synced(Chunk& chunk, Lsn covered, Result<void> const& result) {
   ++chunk.syncs_done;
   ++syncs_;
   if (result.has_error()) {
     // What the kernel could not write it has dropped; a second fsync would say all is well.
     return fail("cannot sync chunk " + std::to_string(chunk.id.value), result.error());
   }
-  if (covers_large && !chunk.large_dirty) {
+  if (covered > journal_->tail()) note_synced(chunk, covered);
+  if (covered != 0 && !chunk.large_dirty) {
     chunk.large_unsynced = false;
     large_unsynced_.erase(chunk.id);
     bool const waiting = std::ranges::count(chunk.large_sync, Chunk::not_in_place) != 0;

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "core/crc32c.h"
+
 namespace pstorage::cs {
 namespace {
 
@@ -47,6 +49,19 @@ TEST(Layout, A_table_entry_moved_elsewhere_does_not_verify) {
   EXPECT_EQ(decoded[6].flags, std::uint32_t{block_corrupt});
   decode_table(bytes.data(), {42}, 3, true, decoded);
   EXPECT_NE(decoded[5].crc, table[5].crc);
+}
+
+TEST(Layout, A_journal_of_version_1_is_read_and_one_of_a_later_release_is_not) {
+  std::array<std::byte, super_bytes> bytes;
+  Journal_super super;
+  super.ring_bytes = 1u << 20;
+  encode_super(super, bytes.data());
+  EXPECT_EQ(load_le<std::uint32_t>(bytes.data() + 4), 2u);
+  for (std::uint32_t const version : {1u, 2u, 3u}) {
+    store_le(bytes.data() + 4, version);
+    store_le(bytes.data() + 56, crc32c({bytes.data(), 56}));
+    EXPECT_EQ(decode_super(bytes.data()).has_value(), version < 3) << version;
+  }
 }
 
 TEST(Layout, Chunk_names_are_read_back_and_others_are_not) {
