@@ -43,6 +43,8 @@ void File_system::ask(proto::Mds_request request,
 void File_system::ask_again(proto::Mds_request request, Time_point give_up,
                             std::function<void(Outcome<proto::Mds_reply>)> done) {
   auto copy = request;
+  // A lease that came too late would keep everybody from the new file.
+  auto late = request.create().open() ? cluster_.unwanted_lease() : client::Mds_done{};
   cluster_.mds().call(
       std::move(request), names_patience,
       [this, alive = alive_, copy = std::move(copy), give_up,
@@ -58,7 +60,8 @@ void File_system::ask_again(proto::Mds_request request, Time_point give_up,
                                                       done = std::move(done)]() mutable {
                             ask_again(std::move(copy), give_up, std::move(done));
                           }});
-      });
+      },
+      std::move(late));
 }
 
 void File_system::look_at(fuse_ino_t inode, std::function<void(int, proto::File)> done) {

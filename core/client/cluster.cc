@@ -135,7 +135,27 @@ void Cluster::ask_lease(std::shared_ptr<Opening> const& opening) {
       [this, opening, alive = std::weak_ptr<bool>(alive_)](Outcome<proto::Mds_reply> answer) {
         auto const token = alive.lock();
         if (token != nullptr && *token) lease_answered(opening, answer);
-      });
+      },
+      unwanted_lease());
+}
+
+void Cluster::give_back(proto::Lease const& lease) {
+  proto::Mds_request request;
+  auto& close = *request.mutable_close_file();
+  close.set_file(lease.file().id());
+  close.set_epoch(lease.epoch());
+  close.set_shared(lease.shared());
+  // The MDS may count it as sealed although its answer to that never came.
+  close.set_unsettled(!lease.sealed());
+  session_.call(std::move(request), Duration{0}, [](Outcome<proto::Mds_reply> const&) {});
+}
+
+Mds_done Cluster::unwanted_lease() {
+  return [this, alive = std::weak_ptr<bool>(alive_)](Outcome<proto::Mds_reply> const& answer) {
+    auto const token = alive.lock();
+    if (token == nullptr || !*token) return;
+    if (answer.has_value() && answer.value().has_lease()) give_back(answer.value().lease());
+  };
 }
 
 void Cluster::lease_answered(std::shared_ptr<Opening> const& opening,
@@ -159,10 +179,11 @@ void Cluster::lease_answered(std::shared_ptr<Opening> const& opening,
   }
   if (auto const& previous = answer.value().lease().previous_holder(); !previous.empty())
     log_.info("took a file over", {{"file", opening->path}, {"from", previous}});
-  file.seal([opening, opened](Outcome<void> sealed) {
+  file.seal([opening, opened, late = unwanted_lease(), answer](Outcome<void> sealed) {
     Opened_file open_now = std::move(*opened);
-    if (sealed.has_error()) return opening->done(sealed.error());
-    opening->done(std::move(open_now));
+    if (sealed.has_value()) return opening->done(std::move(open_now));
+    late(answer);
+    opening->done(sealed.error());
   });
 }
 

@@ -69,6 +69,9 @@ class Cluster final : public Ticker, private Volume_host {
                    std::function<void(Outcome<void>)> done);
   /// The file of a lease that came with its creation.
   Opened_file adopt_new_file(std::string const& path, proto::Lease const& lease);
+  /// What to call with the answer to a command that may bring a lease when nobody wants it any
+  /// more: gives it back. Otherwise it stayed with this process as long as that lives.
+  Mds_done unwanted_lease();
   /// Called when somebody waits for the lease of a file that this process has open.
   void set_wanted_handler(std::function<void(proto::Lease_wanted const&)> handler) {
     on_wanted_ = std::move(handler);
@@ -135,6 +138,7 @@ class Cluster final : public Ticker, private Volume_host {
   void end_settling(File_volume* volume, Result<void> const& closed,
                     std::function<void(Outcome<void>)> const& done);
   void ask_lease(std::shared_ptr<Opening> const& opening);
+  void give_back(proto::Lease const& lease);
   void lease_answered(std::shared_ptr<Opening> const& opening,
                       Outcome<proto::Mds_reply> const& answer);
   void pushed(proto::Mds_push const& push);

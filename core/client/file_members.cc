@@ -256,9 +256,11 @@ void File_volume::send_close(proto::Inode_change const& change, bool settled,
   close.set_unsettled(!settled || !flushed.has_value());
   // Without the data behind it a new size would show zeros for good.
   if (flushed.has_value() && change.ByteSizeLong() != 0) *close.mutable_change() = change;
-  // Without an answer the session's end gives the lease back.
-  host_.mds().call(std::move(request), std::chrono::seconds(5),
-                   [done, flushed](Outcome<proto::Mds_reply> const&) { done(flushed); });
+  // Nobody waits for ever, but the lease must not stay here for as long as the process lives.
+  host_.mds().call(
+      std::move(request), std::chrono::seconds(5),
+      [done, flushed](Outcome<proto::Mds_reply> const&) { done(flushed); },
+      [](Outcome<proto::Mds_reply> const&) {});
 }
 
 std::uint64_t File_volume::mapped_chunks() const {

@@ -97,6 +97,8 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void compare(std::uint32_t index, Done done);
   bool is_shared() const { return shared_; }
   Volume_counters const& counters() const { return counters_; }
+  /// How often all replicas of a chunk were found to have lost unflushed writes with their power.
+  std::uint64_t losses() const { return losses_; }
   /// A push or an answer of the MDS about this file.
   void adopt_map(proto::File_map const& map);
   void on_tick();

@@ -78,11 +78,13 @@ void Mds_session::set_lost_files_handler(Lost_handler handler) {
   on_lost_file_ = std::move(handler);
 }
 
-void Mds_session::call(proto::Mds_request request, Duration patience, Mds_done done) {
+void Mds_session::call(proto::Mds_request request, Duration patience, Mds_done done,
+                       Mds_done late) {
   Call call;
   call.is_command = is_command(request);
   call.request = std::move(request);
   call.done = std::move(done);
+  call.late = std::move(late);
   if (patience > Duration{0}) call.give_up = clock_.now() + patience;
   call.key = next_call_++;
   std::uint64_t const key = call.key;
@@ -335,8 +337,15 @@ void Mds_session::fail_overdue(Time_point now) {
       ++place;
       continue;
     }
-    if (place->second.wire_id != 0) by_wire_id_.erase(place->second.wire_id);
-    overdue.push_back(std::move(place->second.done));
+    Call& call = place->second;
+    overdue.push_back(std::move(call.done));
+    if (call.late && call.request.sequence() != 0) {
+      call.done = std::exchange(call.late, nullptr);
+      call.give_up = {};
+      ++place;
+      continue;
+    }
+    if (call.wire_id != 0) by_wire_id_.erase(call.wire_id);
     place = calls_.erase(place);
   }
   for (auto& done : overdue)

@@ -42,7 +42,9 @@ class Mds_session final : private Connection_handler, public Ticker {
   /// (see mds.proto) open the session first when there is none yet. Retried over reconnects and
   /// changes of master until `patience` is over: then unavailable, the outcome of a command being
   /// unknown. Patience 0: for ever. A reply with status != ok is a Failure with its text.
-  void call(proto::Mds_request request, Duration patience, Mds_done done);
+  /// With `late` a command that was sent goes on when `done` has been told unavailable: what comes
+  /// of it in the end is told to `late`.
+  void call(proto::Mds_request request, Duration patience, Mds_done done, Mds_done late = {});
 
   /// Called for every push of the MDS.
   void set_push_handler(std::function<void(proto::Mds_push const&)> handler);
@@ -80,6 +82,7 @@ class Mds_session final : private Connection_handler, public Ticker {
     Time_point give_up;     // zero: never
     Time_point not_before;  // the MDS asked for patience
     Mds_done done;
+    Mds_done late;
     std::uint64_t key = 0;      // in calls_
     std::uint64_t wire_id = 0;  // request id of the try under way; 0 = not sent
     bool is_command = false;

@@ -78,6 +78,7 @@ class Fake_mds : public Fake_server {
     proto::Mds_reply answer;
     if (request.has_open_session()) answer.mutable_session()->set_timeout_ms(10000);
     if (request.has_open_file()) *answer.mutable_lease() = lease();
+    if (request.has_finish_seal()) answer.set_status(static_cast<std::uint32_t>(seal_status));
     if (request.has_get_map() || request.has_report_failed()) *answer.mutable_map() = map();
     for (auto const& chunk : request.report_failed().chunks())
       reported.assign(chunk.failed().begin(), chunk.failed().end());
@@ -99,6 +100,8 @@ class Fake_mds : public Fake_server {
     node_.run([&] { node_.send(client_, std::move(message)); });
   }
   bool is_silent = false;
+  bool leases_sealed = true;            // nothing is to be fenced
+  Errc seal_status = Errc::ok;          // what it answers a client that has fenced the former ones
   std::string on_full;                  // the volume's option
   std::vector<std::uint32_t> reported;  // by the client's last report: the servers that failed
 
@@ -109,7 +112,7 @@ class Fake_mds : public Fake_server {
   proto::Lease lease() const {
     proto::Lease lease;
     lease.set_epoch(1);
-    lease.set_sealed(true);
+    lease.set_sealed(leases_sealed);
     lease.set_clean(true);
     lease.mutable_file()->set_id(fake_file);
     lease.mutable_file()->set_size(fake_chunk_bytes);
