@@ -53,6 +53,11 @@ void Ledger::taken(std::uint32_t epoch, Moment when) {
   taken_at_ = when;
 }
 
+void Ledger::losses_found(Moment when) {
+  constexpr Moment latest = 10'000'000'000;  // by then a dead server's session has ended
+  if (!power_losses_.empty() && when - last_power_loss_ < latest) power_losses_.push_back(when);
+}
+
 void Ledger::acknowledged(std::uint32_t epoch, Moment start) {
   if (epoch < taken_epoch_ && start > taken_at_)
     fault("a write of epoch " + std::to_string(epoch) + " was acknowledged after the volume was " +
@@ -197,6 +202,7 @@ void Sim_client::opened(Outcome<std::unique_ptr<client::Volume>> outcome) {
   volume_ = std::move(outcome).value();
   auto const& file = static_cast<client::File_volume&>(*volume_);
   epoch_ = file.lease_epoch().value;
+  losses_ = 0;
   giving_back_ = std::exchange(only_makes_good_, false);
   if (file.unsealed() != 0) ledger_.left_servers_behind(now());
   if (file.unsealed() == 0 && !file.is_shared()) ledger_.taken(epoch_, now());
@@ -206,6 +212,7 @@ void Sim_client::opened(Outcome<std::unique_ptr<client::Volume>> outcome) {
 }
 
 void Sim_client::on_tick() {
+  note_losses();
   if (dead_volume_) {
     volume_.reset();
     dead_volume_ = giving_back_ = closing_ = false;
@@ -259,6 +266,12 @@ void Sim_client::note_error(std::error_code error, char const* what) {
   if (code == Errc::corrupt && options_.rot_allowed) return;
   if (code == Errc::lost_writes) return;
   ledger_.fault(std::string(what) + " answered: " + error.message());
+}
+
+void Sim_client::note_losses() {
+  if (volume_ == nullptr) return;
+  auto const losses = static_cast<client::File_volume&>(*volume_).losses();
+  if (std::exchange(losses_, losses) != losses) ledger_.losses_found(now());
 }
 
 void Sim_client::written(std::vector<Written> const& done, bool durable) {
@@ -316,6 +329,7 @@ void Sim_client::do_read(std::size_t first, std::size_t count) {
                 [this, life = life_, first, count, start](Result<std::vector<Slice>> result) {
                   if (life != life_) return;
                   --in_flight_;
+                  note_losses();
                   if (result.has_error()) return note_error(result.error(), "read");
                   std::vector<std::byte> all;
                   for (Slice const& part : result.value())

@@ -21,12 +21,18 @@ class Ledger {
 
   std::vector<Block_history>& blocks() { return blocks_; }
   std::uint64_t next_value() { return ++last_value_; }
-  void power_lost(Moment when) { power_losses_.push_back(when); }
+  void power_lost(Moment when) {
+    power_losses_.push_back(when);
+    last_power_loss_ = when;
+  }
   /// A dead writer's volume was taken without servers that nobody can reach: they may have had the
   /// only copy of what others have lost with their power, and nobody had flushed.
   void left_servers_behind(Moment when) {
     if (!power_losses_.empty()) power_losses_.push_back(when);
   }
+  /// A client has found, and will tell with the next flush, that every replica it still has lost
+  /// unflushed writes with its power. Until then it may have read them from one that was given up.
+  void losses_found(Moment when);
   /// A client has taken the volume: from now on nothing of an older epoch may be acknowledged.
   void taken(std::uint32_t epoch, Moment when);
   /// Was a change that began at `start` under `epoch` acknowledged after the fence?
@@ -46,6 +52,7 @@ class Ledger {
   static std::string tell(Block_history const& history);
   std::vector<Block_history> blocks_;
   std::vector<Moment> power_losses_;
+  Moment last_power_loss_ = 0;
   std::uint64_t last_value_ = 0;
   std::uint32_t taken_epoch_ = 0;
   Moment taken_at_ = never;
@@ -125,6 +132,7 @@ class Sim_client final : private Ticker {
   void written(std::vector<Written> const& done, bool durable);
   void note_durable(std::vector<Written> const& covered);
   void note_error(std::error_code error, char const* what);
+  void note_losses();
   Moment now() const { return world_.now().since_start.count(); }
 
   Sim_world& world_;
@@ -138,7 +146,8 @@ class Sim_client final : private Ticker {
   std::unique_ptr<client::Cluster> cluster_;
   std::unique_ptr<client::Volume> volume_;
   std::uint32_t epoch_ = 0;
-  std::uint64_t life_ = 0;  // answers to an earlier life are not ours
+  std::uint64_t losses_ = 0;  // of the volume, that are noted
+  std::uint64_t life_ = 0;    // answers to an earlier life are not ours
   bool steals_now_ = false;
   bool opening_ = false;
   bool dead_volume_ = false;
