@@ -17,7 +17,7 @@ bool File_volume::is_cached(std::uint64_t offset, std::uint64_t length) const {
 }
 
 void File_volume::read_cached(std::uint64_t offset, std::uint64_t length, Read_done done) {
-  Request& request = new_request(Request_kind::read);
+  Request& request = new_request(Request_kind::read, offset, length);
   request.read_done = std::move(done);
   auto const read = cached_reads_.emplace_back(std::make_shared<Request*>(&request));
   cached_->cache.read(

@@ -48,13 +48,13 @@ void File_volume::settle_more() {
     std::uint64_t const offset = std::uint64_t{settling_->left.back()} * chunk_bytes_;
     settling_->left.pop_back();
     ++settling_->asked;
-    Request& request = new_request(Request_kind::extents);
+    auto const length = std::min<std::uint64_t>(block_bytes, size_ - offset);
+    Request& request = new_request(Request_kind::extents, offset, length);
     request.extents_done = [this, round = settling_->round](Request& finished) {
       if (settling_ != nullptr && settling_->round == round) settled_one(finished.error);
     };
     request.parts.emplace_back();
-    submit_piece(add_piece(request, Piece_kind::table, offset,
-                           std::min<std::uint64_t>(block_bytes, size_ - offset)));
+    submit_piece(add_piece(request, Piece_kind::table, offset, length));
     submitted(request);
   }
 }

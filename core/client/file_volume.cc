@@ -147,7 +147,7 @@ Errc File_volume::check(std::uint64_t offset, std::uint64_t length) const {
   return in_bounds(offset, length, size_) ? Errc::ok : Errc::bad_request;
 }
 
-Request& File_volume::new_request(Request_kind kind) {
+Request& File_volume::new_request(Request_kind kind, std::uint64_t offset, std::uint64_t length) {
   if (free_requests_.empty()) {
     requests_.push_back(std::make_unique<Request>());
     free_requests_.push_back(requests_.back().get());
@@ -155,6 +155,8 @@ Request& File_volume::new_request(Request_kind kind) {
   Request& request = *free_requests_.back();
   free_requests_.pop_back();
   request.kind = kind;
+  request.offset = offset;
+  request.length = length;
   request.fua = false;
   request.error = Errc::ok;
   request.has_done_piece = false;
@@ -248,7 +250,7 @@ void File_volume::read(std::uint64_t offset, std::uint64_t length, Read_done don
   ++counters_.reads;
   counters_.read_bytes += length;
   if (is_cached(offset, length)) return read_cached(offset, length, std::move(done));
-  Request& request = new_request(Request_kind::read);
+  Request& request = new_request(Request_kind::read, offset, length);
   request.read_done = std::move(done);
   submit_read(request, offset, length);
   submitted(request);
@@ -280,7 +282,7 @@ void File_volume::write(std::uint64_t offset, std::vector<Slice> data, bool fua,
     return answer_later([done = std::move(done), error] { done(make_error_code(error)); });
   ++counters_.writes;
   counters_.write_bytes += length;
-  Request& request = new_request(Request_kind::write);
+  Request& request = new_request(Request_kind::write, offset, length);
   request.done = std::move(done);
   request.fua = fua;
   note_change(request, offset, length);
@@ -292,7 +294,7 @@ void File_volume::zero(std::uint64_t offset, std::uint64_t length, bool only_who
                        Done done) {
   if (Errc const error = check_change(offset, length); error != Errc::ok)
     return answer_later([done = std::move(done), error] { done(make_error_code(error)); });
-  Request& request = new_request(Request_kind::zero);
+  Request& request = new_request(Request_kind::zero, offset, length);
   request.done = std::move(done);
   request.fua = fua;
   std::uint64_t end = offset + length;
@@ -314,7 +316,7 @@ void File_volume::extents(std::uint64_t offset, std::uint64_t length, std::size_
     return answer_later([done = std::move(done), error] { done(make_error_code(error)); });
   // One chunk an answer: the asker goes on behind it, and a table is 16 bytes a block.
   length = std::min(length, chunk_bytes_ - offset % chunk_bytes_);
-  Request& request = new_request(Request_kind::extents);
+  Request& request = new_request(Request_kind::extents, offset, length);
   request.extents_done = [done = std::move(done), offset, length, extents_max](Request& finished) {
     if (finished.error != Errc::ok) return done(make_error_code(finished.error));
     std::vector<Extent> runs;

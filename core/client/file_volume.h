@@ -196,7 +196,7 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   void on_link_down(Cs_link& link) override;
 
   Chunk_io& chunk_at(std::uint32_t index);
-  Request& new_request(Request_kind kind);
+  Request& new_request(Request_kind kind, std::uint64_t offset, std::uint64_t length);
   Errc check(std::uint64_t offset, std::uint64_t length) const;
   Errc check_change(std::uint64_t offset, std::uint64_t length) const;
   Piece& add_piece(Request& request, Piece_kind kind, std::uint64_t offset, std::uint64_t length);
@@ -260,7 +260,8 @@ class File_volume final : public Volume, private Chunk_host, private Cs_link_use
   // Answers that no CS has checked the epoch of: file_confirm.cc.
   bool is_leased() const { return now() < host_.mds().leased_until(); }
   void confirm_requests();
-  std::vector<Cs_id> confirming_servers();
+  bool add_members(std::uint32_t index, std::set<Cs_id>& servers) const;
+  bool can_confirm(Request const& request, std::set<Cs_id>& servers);
   void ask_for_confirmation(Cs_id cs);
   void give_up_confirmation();
   void answer_confirmed(std::vector<Request*> requests);

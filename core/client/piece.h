@@ -19,6 +19,7 @@ enum class Request_kind : unsigned char { read, write, zero, extents };
 /// What the user asked for; done when all its pieces are.
 struct Request {
   Request_kind kind = Request_kind::read;
+  std::uint64_t offset = 0, length = 0;  // bytes of the file, as asked for
   bool fua = false;
   std::uint32_t pieces_left = 0;
   bool has_done_piece = false;

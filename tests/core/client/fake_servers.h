@@ -1,6 +1,6 @@
 // Servers without storage or rules of their own, for tests of the client library: a metadata server
-// that leases one file of at most one chunk, chunk servers that do what the test says, and a client
-// of theirs that has opened the file.
+// that leases one file of at most two chunks, chunk servers that do what the test says, and a
+// client of theirs that has opened the file.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -71,6 +71,11 @@ class Fake_mds : public Fake_server {
   Fake_mds(sim::Sim_node& node, std::uint32_t replicas_min, Members members)
       : Fake_server(node, address()), replicas_min_(replicas_min), members_(std::move(members)) {}
   static Address address() { return {"mds", 2511, {}}; }
+  /// Before the file is opened: it has two chunks, this one first or last.
+  void add_chunk(Members members, bool is_first) {
+    other_ = std::move(members);
+    other_is_first_ = is_first;
+  }
 
   void on_message(Connection_id, Message& message) override {
     auto const request = parsed<proto::Mds_request>(message);
@@ -79,7 +84,8 @@ class Fake_mds : public Fake_server {
     if (request.has_open_session()) answer.mutable_session()->set_timeout_ms(10000);
     if (request.has_open_file()) *answer.mutable_lease() = lease();
     if (request.has_finish_seal()) answer.set_status(static_cast<std::uint32_t>(seal_status));
-    if (request.has_get_map() || request.has_report_failed()) *answer.mutable_map() = map();
+    if (request.has_report_failed()) *answer.mutable_map() = map();
+    if (request.has_get_map()) *answer.mutable_map() = map(request.get_map());
     for (auto const& chunk : request.report_failed().chunks())
       reported.assign(chunk.failed().begin(), chunk.failed().end());
     on_request(request);
@@ -115,7 +121,7 @@ class Fake_mds : public Fake_server {
     lease.set_sealed(leases_sealed);
     lease.set_clean(true);
     lease.mutable_file()->set_id(fake_file);
-    lease.mutable_file()->set_size(fake_chunk_bytes);
+    lease.mutable_file()->set_size(fake_chunk_bytes * (other_.empty() ? 1 : 2));
     lease.mutable_file()->mutable_attributes()->set_chunk_size(fake_chunk_bytes);
     lease.mutable_file()->mutable_attributes()->set_replicas_min(replicas_min_);
     lease.mutable_file()->mutable_attributes()->set_on_full(on_full);
@@ -125,11 +131,25 @@ class Fake_mds : public Fake_server {
   proto::File_map map() const {
     proto::File_map map;
     map.set_file(fake_file);
-    if (members_.empty()) return map;
+    bool const has_two = !other_.empty();
+    if (!members_.empty()) add_chunk(map, has_two && other_is_first_ ? 1 : 0, fake_chunk, members_);
+    if (has_two) add_chunk(map, other_is_first_ ? 0 : 1, fake_chunk + 1, other_);
+    return map;
+  }
+  proto::File_map map(proto::Get_map const& asked) const {
+    proto::File_map found = map();
+    for (int i = found.chunks_size(); i-- > 0;)
+      if (std::ranges::count(asked.indexes(), found.chunks(i).index()) == 0)
+        found.mutable_chunks()->DeleteSubrange(i, 1);
+    return found;
+  }
+  void add_chunk(proto::File_map& map, std::uint32_t index, std::uint64_t id,
+                 Members const& members) const {
     auto& chunk = *map.add_chunks();
-    chunk.set_chunk(fake_chunk);
+    chunk.set_index(index);
+    chunk.set_chunk(id);
     chunk.set_version(version_);
-    for (auto const& [cs, state] : members_) {
+    for (auto const& [cs, state] : members) {
       auto& replica = *chunk.add_replicas();
       replica.set_cs(cs);
       replica.set_state(state);
@@ -138,10 +158,10 @@ class Fake_mds : public Fake_server {
       server.set_alive(true);
       server.add_addresses(fake_cs_name(cs) + ":1");
     }
-    return map;
   }
   std::uint32_t const replicas_min_;
-  Members members_;
+  Members members_, other_;
+  bool other_is_first_ = false;
   std::uint32_t version_ = 2;
 };
 
@@ -274,21 +294,22 @@ class Fake_cluster : public testing::Test {
     std::byte first{};
   };
   using Answered = std::shared_ptr<Answer>;
-  /// Asks for the first block.
-  Answered start_read() {
+  /// Asks for a block.
+  Answered start_read(std::size_t number = 0) {
     auto const answer = std::make_shared<Answer>();
     node_.run([&] {
-      volume_->read(0, block_bytes, [answer](Result<std::vector<Slice>> const& found) {
-        answer->status = found.has_value() ? Errc::ok : errc_of(found.error());
-        if (found.has_value()) answer->first = *found.value().front().data();
-      });
+      volume_->read(number * block_bytes, block_bytes,
+                    [answer](Result<std::vector<Slice>> const& found) {
+                      answer->status = found.has_value() ? Errc::ok : errc_of(found.error());
+                      if (found.has_value()) answer->first = *found.value().front().data();
+                    });
     });
     return answer;
   }
-  /// Fills a block.
-  Answered start_write(std::byte with, std::size_t number = 0) {
+  /// Fills blocks.
+  Answered start_write(std::byte with, std::size_t number = 0, std::size_t count = 1) {
     auto const answer = std::make_shared<Answer>();
-    Slice block = Slice::allocate(block_bytes);
+    Slice block = Slice::allocate(count * block_bytes);
     std::memset(block.data(), std::to_integer<int>(with), block.size());
     node_.run([&] {
       volume_->write(number * block_bytes, {block}, false, [answer](Result<void> const& done) {
