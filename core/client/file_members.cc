@@ -257,10 +257,13 @@ void File_volume::send_close(proto::Inode_change const& change, bool settled,
   // Without the data behind it a new size would show zeros for good.
   if (flushed.has_value() && change.ByteSizeLong() != 0) *close.mutable_change() = change;
   // Nobody waits for ever, but the lease must not stay here for as long as the process lives.
+  auto again = [mds = &host_.mds(), request](Outcome<proto::Mds_reply> const& answer) {
+    if (answer.has_value() || errc_of(answer.error().code) == Errc::session_expired) return;
+    mds->call(request, Duration{0}, [](Outcome<proto::Mds_reply> const&) {});
+  };
   host_.mds().call(
       std::move(request), std::chrono::seconds(5),
-      [done, flushed](Outcome<proto::Mds_reply> const&) { done(flushed); },
-      [](Outcome<proto::Mds_reply> const&) {});
+      [done, flushed](Outcome<proto::Mds_reply> const&) { done(flushed); }, std::move(again));
 }
 
 std::uint64_t File_volume::mapped_chunks() const {

@@ -342,6 +342,9 @@ void Mds_session::fail_overdue(Time_point now) {
     if (call.late && call.request.sequence() != 0) {
       call.done = std::exchange(call.late, nullptr);
       call.give_up = {};
+      // Under the same sequence: carried out only if the command was not, and then without effect.
+      call.request.clear_guard();
+      call.request.mutable_close_file()->Clear();
       ++place;
       continue;
     }

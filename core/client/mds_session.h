@@ -42,8 +42,9 @@ class Mds_session final : private Connection_handler, public Ticker {
   /// (see mds.proto) open the session first when there is none yet. Retried over reconnects and
   /// changes of master until `patience` is over: then unavailable, the outcome of a command being
   /// unknown. Patience 0: for ever. A reply with status != ok is a Failure with its text.
-  /// With `late` a command that was sent goes on when `done` has been told unavailable: what comes
-  /// of it in the end is told to `late`.
+  /// With `late` a command that was sent is called off when `done` has been told unavailable.
+  /// `late` is told its answer if it was carried out all the same, else an error: then it never
+  /// will be.
   void call(proto::Mds_request request, Duration patience, Mds_done done, Mds_done late = {});
 
   /// Called for every push of the MDS.

@@ -83,6 +83,8 @@ class Fake_mds : public Fake_server {
     proto::Mds_reply answer;
     if (request.has_open_session()) answer.mutable_session()->set_timeout_ms(10000);
     if (request.has_open_file()) *answer.mutable_lease() = lease();
+    if (request.has_close_file() && request.close_file().file() != fake_file)
+      answer.set_status(static_cast<std::uint32_t>(Errc::stale_epoch));
     if (request.has_finish_seal()) answer.set_status(static_cast<std::uint32_t>(seal_status));
     if (request.has_report_failed()) *answer.mutable_map() = map();
     if (request.has_get_map()) *answer.mutable_map() = map(request.get_map());
