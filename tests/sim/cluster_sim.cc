@@ -254,7 +254,8 @@ void Cluster_sim::stop_cs(Cs_host& host, bool power) {
   world_.write(Log_level::info, power ? "FAULT power loss" : "FAULT kill",
                {{"node", host.node.name()}});
   // It may hold the only up-to-date replica of some chunk.
-  if (power) ledger_.power_lost(world_.now().since_start.count());
+  Moment const now = world_.now().since_start.count();
+  power ? ledger_.power_lost(now) : ledger_.server_left(now);
   host.stop(power);
   restart_later([this, &host] { start_cs(host); });
 }

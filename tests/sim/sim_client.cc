@@ -55,7 +55,10 @@ void Ledger::taken(std::uint32_t epoch, Moment when) {
 
 void Ledger::losses_found(Moment when) {
   constexpr Moment latest = 10'000'000'000;  // by then a dead server's session has ended
-  if (!power_losses_.empty() && when - last_power_loss_ < latest) power_losses_.push_back(when);
+  constexpr Moment together = 2'000'000'000;
+  if (power_losses_.empty() || last_left_ == never) return;
+  bool const had_left = last_left_ > last_power_loss_ - together;
+  if (had_left && when - last_power_loss_ < latest) power_losses_.push_back(when);
 }
 
 void Ledger::acknowledged(std::uint32_t epoch, Moment start) {

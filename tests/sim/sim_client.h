@@ -30,8 +30,10 @@ class Ledger {
   void left_servers_behind(Moment when) {
     if (!power_losses_.empty()) power_losses_.push_back(when);
   }
+  /// A chunk server was killed, or replicas are given up by the administrator.
+  void server_left(Moment when) { last_left_ = when; }
   /// A client has found, and will tell with the next flush, that every replica it still has lost
-  /// unflushed writes with its power. Until then it may have read them from one that was given up.
+  /// unflushed writes with its power. Until then it may have read them from one that has left.
   void losses_found(Moment when);
   /// A client has taken the volume: from now on nothing of an older epoch may be acknowledged.
   void taken(std::uint32_t epoch, Moment when);
@@ -53,6 +55,7 @@ class Ledger {
   std::vector<Block_history> blocks_;
   std::vector<Moment> power_losses_;
   Moment last_power_loss_ = 0;
+  Moment last_left_ = never;
   std::uint64_t last_value_ = 0;
   std::uint32_t taken_epoch_ = 0;
   Moment taken_at_ = never;

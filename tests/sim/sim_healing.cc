@@ -69,6 +69,7 @@ void Cluster_sim::change_replicas() {
 
 void Cluster_sim::set_replicas(std::uint32_t norm, std::uint32_t min) {
   world_.write(Log_level::info, "ADMIN set-attr", {{"norm", norm}, {"min", min}});
+  if (norm < plan_.norm) ledger_.server_left(world_.now().since_start.count());
   proto::Mds_request request;
   auto& command = *request.mutable_set_attributes();
   command.set_path("/volumes/v");

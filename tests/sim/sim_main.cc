@@ -24,7 +24,7 @@ std::vector<pstorage::sim::Planted> const planted = {
     {"forget_the_lost_writes"},
     {"skip_reconciliation"},
     {"acknowledge_without_the_failed_replica"},
-    {"drop_the_last_replica"},
+    {"drop_the_last_replica", 3989, 12},
     {"reads_pass_writes_in_flight"},
     {"forget_the_seal"},
     {"answer_a_flush_before_an_earlier_one"},
